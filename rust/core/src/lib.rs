@@ -1,0 +1,9 @@
+//! The data path of FastCache: from the first byte of a request to the last byte of its reply.
+//!
+//! Layers, each knowing only those before it:
+//! `slot` `clock` `resp` `net` -> `store` -> `command` -> `server`.
+//! No Python in this crate; `rust/py` is the only door to it.
+
+pub mod slot;
+pub mod store;
+pub mod sys;

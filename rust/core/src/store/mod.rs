@@ -1,0 +1,4 @@
+//! What the node remembers: memory, tables, keys, values. Knows no commands and no clients.
+
+pub mod arena;
+pub mod table;
