@@ -4,6 +4,7 @@
 //! `slot` `clock` `resp` `net` -> `store` -> `command` -> `server`.
 //! No Python in this crate; `rust/py` is the only door to it.
 
+pub mod resp;
 pub mod slot;
 pub mod store;
 pub mod sys;

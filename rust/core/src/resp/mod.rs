@@ -1,0 +1,8 @@
+//! The Redis protocol, sans I/O: bytes to requests, values to bytes.
+
+pub mod number;
+pub mod reply;
+pub mod request;
+
+pub use reply::Reply;
+pub use request::{Args, OwnedArgs, ProtocolError, RequestParser, Span};
