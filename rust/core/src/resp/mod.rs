@@ -1,5 +1,6 @@
 //! The Redis protocol, sans I/O: bytes to requests, values to bytes.
 
+pub mod longdouble;
 pub mod number;
 pub mod reply;
 pub mod request;
