@@ -37,6 +37,15 @@ impl Table {
         Table::default()
     }
 
+    /// An empty table that takes `count` handles before it grows.
+    pub fn with_capacity(count: usize) -> Self {
+        let mut groups = count.div_ceil(WIDTH);
+        while limit(groups) < count {
+            groups += 1;
+        }
+        Table { groups: vec![EMPTY; groups].into_boxed_slice(), len: 0 }
+    }
+
     /// How many handles the table holds.
     #[inline]
     pub fn len(&self) -> usize {
