@@ -1,5 +1,16 @@
 //! What the node remembers: memory, tables, keys, values. Knows no commands and no clients.
 
 pub mod arena;
-pub mod index;
+pub mod database;
+pub mod entry;
+pub mod evict;
+pub mod hash;
+pub mod keyspace;
+pub mod object;
+pub mod random;
 pub mod table;
+pub mod upkeep;
+
+pub use entry::Kind;
+pub use keyspace::{Found, Keep, Store};
+pub use object::Object;

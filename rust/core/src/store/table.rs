@@ -123,16 +123,16 @@ impl Table {
 
     /// Add a handle that is not in the table yet. `hash_of` recomputes hashes when the table grows.
     #[inline]
-    pub fn insert(&mut self, hash: u64, handle: u32, hash_of: impl Fn(u32) -> u64) {
+    pub fn insert(&mut self, hash: u64, handle: u32, hash_of: impl Fn(u32) -> u64) -> Place {
         if self.len as usize >= limit(self.groups.len()) {
             let now = self.groups.len();
             self.rebuild(now + now / 4 + 1, &hash_of);
         }
-        self.place(hash, handle);
         self.len += 1;
+        self.place(hash, handle)
     }
 
-    fn place(&mut self, hash: u64, handle: u32) {
+    fn place(&mut self, hash: u64, handle: u32) -> Place {
         let count = self.groups.len();
         let mut at = home(hash, count);
         loop {
@@ -142,7 +142,7 @@ impl Table {
                 let index = free.trailing_zeros() as usize % WIDTH;
                 group.tags[index] = tag(hash);
                 group.handles[index] = handle;
-                return;
+                return Place((at * WIDTH + index) as u32);
             }
             group.tags[OVERFLOW] = group.tags[OVERFLOW].saturating_add(1);
             at += 1;
@@ -294,7 +294,7 @@ mod tests {
             let mut model = HashSet::new();
             for (add, handle) in steps {
                 match (add, contains(&table, handle)) {
-                    (true, None) => { table.insert(hash(handle), handle, hash); model.insert(handle); }
+                    (true, None) => { let _ = table.insert(hash(handle), handle, hash); model.insert(handle); }
                     (false, Some(place)) => {
                         prop_assert_eq!(table.remove(place, hash(handle)), handle);
                         table.shrink(hash);
@@ -312,7 +312,7 @@ mod tests {
             staying in 1u32..600, passing in 0u32..3000, seed in any::<u64>()
         ) {
             let mut table = Table::new();
-            for handle in 0..staying { table.insert(hash(handle), handle, hash); }
+            for handle in 0..staying { let _ = table.insert(hash(handle), handle, hash); }
             let mut seen = Vec::new();
             let mut cursor = Some(0);
             let mut step = seed;
@@ -321,7 +321,7 @@ mod tests {
                 step = step.wrapping_mul(6364136223846793005).wrapping_add(1);
                 for handle in staying..staying + (step >> 40) as u32 % (passing + 1) {
                     match contains(&table, handle) {
-                        None => table.insert(hash(handle), handle, hash),
+                        None => { let _ = table.insert(hash(handle), handle, hash); }
                         Some(place) => { table.remove(place, hash(handle)); table.shrink(hash); }
                     }
                 }
@@ -334,7 +334,9 @@ mod tests {
     #[test]
     fn random_reaches_every_handle() {
         let mut table = Table::new();
-        (0..50).for_each(|handle| table.insert(hash(handle), handle, hash));
+        for handle in 0..50 {
+            let _ = table.insert(hash(handle), handle, hash);
+        }
         let mut state = 1u64;
         let mut next = || {
             state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);

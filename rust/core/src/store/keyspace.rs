@@ -1,0 +1,803 @@
+//! Keys to values: find, put, edit, remove, rename; expiry on access.
+//!
+//! A [`Found`] names a key's entry between a look-up and the change that follows. It holds
+//! until another key is added or removed; methods that move the entry update it.
+
+use super::arena::{Arena, Handle, MAX_BLOCK, NIL};
+use super::database::Database;
+use super::entry::{self, Entry, Header, Kind};
+use super::evict::Evictor;
+use super::hash::Seed;
+use super::object::{Object, Shelf};
+use super::random::Random;
+use super::table::Place;
+use crate::slot::slot_of;
+
+/// How many databases there are.
+pub const DATABASES: usize = 16;
+
+/// The longest string that lies in its entry; a longer one is an object.
+pub const INLINE_TEXT: usize = 2048;
+
+/// A key that was found; see the module's page.
+#[derive(Clone, Copy, Debug)]
+pub struct Found {
+    pub(super) handle: Handle,
+    pub(super) place: Place,
+    pub(super) hash: u64,
+    pub(super) slot: u16,
+    pub(super) database: u8,
+}
+
+/// What becomes of a key's expiry when its value is put.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Keep {
+    /// It loses it.
+    Nothing,
+    /// It keeps it.
+    Expiry,
+    /// It gets this one, in milliseconds of wall time.
+    Until(u64),
+}
+
+/// A key that left without a command of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// The database, as clients number it.
+    pub database: u8,
+    /// The key.
+    pub key: Vec<u8>,
+    /// Evicted to make room, or else expired.
+    pub evicted: bool,
+}
+
+/// The memory cannot hold more: all that handles can name is in use.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Full;
+
+/// Counters of what happened to keys.
+#[derive(Clone, Copy, Default)]
+pub struct Counts {
+    /// Keys removed because their time had come.
+    pub expired: u64,
+    /// Keys removed to make room.
+    pub evicted: u64,
+    /// Keys put that were not there before, or replaced.
+    pub sets: u64,
+    /// Keys removed on request.
+    pub deletes: u64,
+}
+
+/// All keys of a node.
+pub struct Store {
+    /// Memory of entries and of collections' members.
+    pub arena: Arena,
+    pub(super) objects: Shelf<Object>,
+    pub(super) long_keys: Shelf<Box<[u8]>>,
+    pub(super) databases: [Database; DATABASES],
+    order: [u8; DATABASES], // Database as clients number it -> where it is; SWAPDB swaps these.
+    pub(super) evictor: Evictor,
+    pub(super) condemned: Vec<Object>,
+    pub(super) expiry_cursor: (u8, u16),
+    /// The key of all hashes.
+    pub seed: Seed,
+    /// Random numbers for sampling.
+    pub random: Random,
+    now: u64,
+    /// What happened so far.
+    pub counts: Counts,
+    /// Whether keys that expire or are evicted are to be told in `gone`.
+    pub tell_gone: bool,
+    /// See [`Gone`]; whoever set `tell_gone` empties it.
+    pub gone: Vec<Gone>,
+    scratch: Vec<u8>,
+}
+
+impl Store {
+    /// An empty store. `seed` should be random.
+    pub fn new(seed: u64) -> Self {
+        Store {
+            arena: Arena::new(),
+            objects: Shelf::default(),
+            long_keys: Shelf::default(),
+            databases: Default::default(),
+            order: std::array::from_fn(|number| number as u8),
+            evictor: Evictor::default(),
+            condemned: Vec::new(),
+            expiry_cursor: (0, 0),
+            seed: Seed::new(seed),
+            random: Random::new(seed ^ 0x5EED),
+            now: 0,
+            counts: Counts::default(),
+            tell_gone: false,
+            gone: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Tell the time, in milliseconds of wall time. The store never looks at a clock.
+    pub fn set_now(&mut self, now: u64) {
+        self.now = now;
+    }
+
+    /// The time last told.
+    #[inline]
+    pub fn now(&self) -> u64 {
+        self.now
+    }
+
+    #[inline]
+    fn seconds(&self) -> u32 {
+        (self.now / 1000) as u32
+    }
+
+    #[inline(always)]
+    fn real(&self, database: u8) -> u8 {
+        self.order[database as usize % DATABASES]
+    }
+
+    /// The number by which clients know a database.
+    pub(super) fn number_of(&self, real: u8) -> u8 {
+        self.order.iter().position(|&each| each == real).unwrap_or(0) as u8
+    }
+
+    /// A database, for its counts.
+    pub fn database(&self, database: u8) -> &Database {
+        &self.databases[self.real(database) as usize]
+    }
+
+    /// Keys in all databases.
+    pub fn len(&self) -> usize {
+        self.databases.iter().map(Database::len).sum()
+    }
+
+    /// Whether there are no keys at all.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The entry of a key that was found.
+    #[inline(always)]
+    pub fn entry(&self, found: Found) -> Entry<'_> {
+        Entry(self.arena.at(found.handle))
+    }
+
+    /// The key of an entry.
+    #[inline]
+    pub fn key_of(&self, handle: Handle) -> &[u8] {
+        let entry = Entry(self.arena.at(handle));
+        let stored = entry.stored_key();
+        if entry.lengths().0 <= entry::INLINE_KEY {
+            return stored;
+        }
+        self.long_keys.get(index(stored)).map_or(&[], |key| &**key)
+    }
+
+    pub(super) fn hash_of_entry(&self, handle: Handle) -> u64 {
+        self.seed.hash(self.key_of(handle))
+    }
+
+    /// Ask the processor for what a look-up of `key` will touch first.
+    #[inline]
+    pub fn prefetch(&self, database: u8, key: &[u8]) {
+        let hash = self.seed.hash(key);
+        if let Some(table) = self.databases[self.real(database) as usize].table(slot_of(key)) {
+            table.prefetch(hash);
+        }
+    }
+
+    /// Find a key. One whose time has come is removed and not found.
+    #[inline]
+    pub fn find(&mut self, database: u8, key: &[u8]) -> Option<Found> {
+        let found = self.find_any(database, key)?;
+        if let Some(expiry) = self.entry(found).expiry()
+            && expiry <= self.now
+        {
+            self.expire_now(found);
+            return None;
+        }
+        Some(found)
+    }
+
+    /// Find a key though its time may have come.
+    #[inline(always)]
+    pub fn find_any(&self, database: u8, key: &[u8]) -> Option<Found> {
+        let database = self.real(database);
+        let slot = slot_of(key);
+        let table = self.databases[database as usize].table(slot)?;
+        if table.is_empty() {
+            return None;
+        }
+        let hash = self.seed.hash(key);
+        let place = table.find(hash, |handle| {
+            let entry = Entry(self.arena.at(handle));
+            if key.len() <= entry::INLINE_KEY {
+                entry.lengths().0 == key.len() && entry.stored_key() == key
+            } else {
+                entry.lengths().0 == key.len() && self.key_of(handle) == key
+            }
+        })?;
+        Some(Found { handle: table.at(place), place, hash, slot, database })
+    }
+
+    /// The kind of a key's value.
+    #[inline]
+    pub fn kind(&self, found: Found) -> Kind {
+        self.entry(found).kind()
+    }
+
+    /// The value of a key that holds a string.
+    #[inline(always)]
+    pub fn text(&self, found: Found) -> &[u8] {
+        let entry = self.entry(found);
+        if entry.flags() & entry::OBJECT == 0 {
+            return entry.stored_value();
+        }
+        match self.objects.get(index(entry.stored_value())) {
+            Some(Object::Text(text)) => text,
+            _ => &[],
+        }
+    }
+
+    /// The value of a key that holds anything but a short string.
+    #[inline]
+    pub fn object(&self, found: Found) -> Option<&Object> {
+        self.objects.get(self.entry(found).object()?)
+    }
+
+    /// As [`Store::object`], to change it, with the arena its members live in and the hash key.
+    #[inline]
+    pub fn object_mut(&mut self, found: Found) -> Option<(&mut Object, &mut Arena, &Seed)> {
+        let number = self.entry(found).object()?;
+        Some((self.objects.get_mut(number)?, &mut self.arena, &self.seed))
+    }
+
+    /// Two different keys' objects, the first to change.
+    pub fn object_pair(&mut self, first: Found, second: Found) -> Option<(&mut Object, &mut Object, &mut Arena)> {
+        let (first, second) = (self.entry(first).object()?, self.entry(second).object()?);
+        let (one, two) = self.objects.get_two_mut(first, second)?;
+        Some((one, two, &mut self.arena))
+    }
+
+    /// Note that a key was used, for the eviction policy.
+    #[inline]
+    pub fn touch(&mut self, found: &mut Found) {
+        let seconds = self.seconds();
+        if self.evictor.policy().queues()
+            && self.entry(*found).flags() & entry::LINKED == 0
+            && self.evictor.wants(self.entry(*found))
+        {
+            let mut header = Header::of(self.entry(*found));
+            header.linked = true;
+            self.rewrite(found, header);
+            self.evictor.joined(&mut self.arena, found.handle, found.hash);
+        }
+        self.evictor.touched(&mut self.arena, found.handle, seconds, &mut self.random);
+    }
+
+    /// Note that a key's value is being changed now.
+    #[inline]
+    pub fn stamp(&mut self, found: &mut Found) {
+        let seconds = self.seconds();
+        let entry = self.entry(*found);
+        if entry.updated() == seconds {
+            return;
+        }
+        if entry.flags() & entry::CREATED != 0 {
+            entry::set_updated(self.arena.at_mut(found.handle), seconds);
+        } else {
+            let mut header = Header::of(entry);
+            header.updated = seconds;
+            self.rewrite(found, header);
+        }
+    }
+
+    /// Give an entry another header, its key and value kept.
+    fn rewrite(&mut self, found: &mut Found, header: Header) {
+        let entry = self.entry(*found);
+        let (key, value) = entry.lengths();
+        let from = entry::header_len(entry.flags());
+        let body = entry::stored_len(key) + value;
+        let links = (entry.flags() & entry::LINKED != 0).then(|| entry.links());
+        self.scratch.clear();
+        self.scratch.extend_from_slice(&self.arena.at(found.handle)[from..from + body]);
+        let len = entry::header_len(header.flags(key, value)) + body;
+        let old = found.handle;
+        if !self.arena.fits(old, len) {
+            // An entry only grows here by a few bytes; if the arena is full it keeps its old header.
+            let Some(new) = self.arena.alloc(len) else { return };
+            found.handle = new;
+        }
+        let bytes = self.arena.at_mut(found.handle);
+        let at = header.write(bytes, key, value);
+        bytes[at..at + body].copy_from_slice(&self.scratch);
+        if let (Some((newer, older)), true) = (links, header.linked) {
+            entry::set_newer(bytes, newer);
+            entry::set_older(bytes, older);
+        }
+        if found.handle != old {
+            if links.is_some() {
+                self.evictor.moved(&mut self.arena, old, found.handle);
+            }
+            self.arena.free(old);
+            self.databases[found.database as usize].table_mut(found.slot).replace(found.place, found.handle);
+        }
+    }
+
+    /// Put a string under a key, whatever was there before.
+    #[inline]
+    pub fn put_text(&mut self, database: u8, key: &[u8], value: &[u8], keep: Keep) -> Result<(), Full> {
+        self.counts.sets += 1;
+        match self.find(database, key) {
+            Some(mut found) => self.replace_text(&mut found, value, keep, 0),
+            None => self.insert_text(database, key, value, keep).map(|_| ()),
+        }
+    }
+
+    /// Put a string in place of what a found key holds.
+    #[inline]
+    pub fn replace_text(&mut self, found: &mut Found, value: &[u8], keep: Keep, marks: u8) -> Result<(), Full> {
+        let seconds = self.seconds();
+        let entry = self.entry(*found);
+        let old_flags = entry.flags();
+        let mut header = Header::of(entry);
+        let (key, _) = entry.lengths();
+        let key_from = entry::header_len(old_flags);
+        let stored_key = entry::stored_len(key);
+        header.updated = seconds;
+        header.kind = Kind::String;
+        header.marks = marks | (header.marks & !(entry::RAW | entry::OBJECT));
+        let had_expiry = header.expiry.is_some();
+        match keep {
+            Keep::Expiry => {}
+            Keep::Nothing => header.expiry = None,
+            Keep::Until(time) => header.expiry = Some(time),
+        }
+        if old_flags & entry::OBJECT != 0 {
+            self.drop_object(*found);
+        }
+        let was_linked = header.linked;
+        if was_linked && !self.evictor.policy().covers(header.expiry.is_some()) {
+            self.evictor.left(&mut self.arena, found.handle);
+            header.linked = false;
+        }
+        let mut number = [0; 4];
+        let value = if value.len() > INLINE_TEXT {
+            header.marks |= entry::OBJECT;
+            number = self.objects.put(Object::Text(value.to_vec())).to_le_bytes();
+            &number
+        } else {
+            value
+        };
+        let flags = header.flags(key, value.len());
+        let header_len = entry::header_len(flags);
+        let len = header_len + stored_key + value.len();
+        if header_len == key_from && self.arena.fits(found.handle, len) {
+            // The common case: same layout, same size. Links and key stay where they are.
+            let links = old_flags & entry::LINKED;
+            let bytes = self.arena.at_mut(found.handle);
+            let (newer, older) = if links != 0 { Entry(bytes).links() } else { (NIL, NIL) };
+            header.write(bytes, key, value.len());
+            if links != 0 {
+                entry::set_newer(bytes, newer);
+                entry::set_older(bytes, older);
+            }
+            bytes[header_len + stored_key..len].copy_from_slice(value);
+        } else {
+            let Some(new) = self.arena.alloc(len) else {
+                if header.marks & entry::OBJECT != 0 {
+                    self.objects.take(u32::from_le_bytes(number));
+                }
+                if old_flags & entry::OBJECT != 0 {
+                    // The old value is gone already: no room for the new one means no key.
+                    if was_linked && !header.linked {
+                        self.unlink_flag(found);
+                    }
+                    self.forget(*found);
+                }
+                return Err(Full);
+            };
+            let old = found.handle;
+            self.scratch.clear();
+            self.scratch.extend_from_slice(&self.arena.at(old)[key_from..key_from + stored_key]);
+            let links = header.linked.then(|| Entry(self.arena.at(old)).links());
+            let bytes = self.arena.at_mut(new);
+            let at = header.write(bytes, key, value.len());
+            bytes[at..at + stored_key].copy_from_slice(&self.scratch);
+            bytes[at + stored_key..at + stored_key + value.len()].copy_from_slice(value);
+            if let Some((newer, older)) = links {
+                entry::set_newer(bytes, newer);
+                entry::set_older(bytes, older);
+                self.evictor.moved(&mut self.arena, old, new);
+            }
+            self.arena.free(old);
+            found.handle = new;
+            self.databases[found.database as usize].table_mut(found.slot).replace(found.place, new);
+        }
+        self.count_expiry(*found, had_expiry, header.expiry.is_some());
+        self.touch(found);
+        Ok(())
+    }
+
+    /// Change a string in place; it is told as `raw` from then on.
+    pub fn edit_text(&mut self, found: &mut Found, edit: impl FnOnce(&mut Vec<u8>)) -> Result<(), Full> {
+        if let Some(number) = self.entry(*found).object()
+            && let Some(Object::Text(text)) = self.objects.get_mut(number)
+        {
+            edit(text);
+            self.stamp(found);
+            self.touch(found);
+            return Ok(());
+        }
+        let mut text = Vec::with_capacity(self.text(*found).len() + 64);
+        text.extend_from_slice(self.text(*found));
+        edit(&mut text);
+        self.replace_text(found, &text, Keep::Expiry, entry::RAW)
+    }
+
+    /// Put a string under a key that is not there.
+    pub fn insert_text(&mut self, database: u8, key: &[u8], value: &[u8], keep: Keep) -> Result<Found, Full> {
+        let expiry = if let Keep::Until(time) = keep { Some(time) } else { None };
+        if value.len() > INLINE_TEXT {
+            let number = self.objects.put(Object::Text(value.to_vec()));
+            self.insert(database, key, Kind::String, &number.to_le_bytes(), entry::OBJECT, expiry, None)
+                .inspect_err(|_| drop(self.objects.take(number)))
+        } else {
+            self.insert(database, key, Kind::String, value, 0, expiry, None)
+        }
+    }
+
+    /// Put an object under a key, whatever was there before.
+    pub fn put_object(&mut self, database: u8, key: &[u8], object: Object, expiry: Option<u64>) -> Result<Found, Full> {
+        if let Some(found) = self.find(database, key) {
+            self.remove(found);
+        }
+        let kind = object.kind();
+        let number = self.objects.put(object);
+        let put = self.insert(database, key, kind, &number.to_le_bytes(), entry::OBJECT, expiry, None);
+        if put.is_err()
+            && let Some(object) = self.objects.take(number)
+        {
+            object.free(&mut self.arena);
+        }
+        put
+    }
+
+    #[allow(clippy::too_many_arguments)] // The parts of an entry; private.
+    fn insert(
+        &mut self,
+        database: u8,
+        key: &[u8],
+        kind: Kind,
+        value: &[u8],
+        marks: u8,
+        expiry: Option<u64>,
+        created: Option<u32>,
+    ) -> Result<Found, Full> {
+        let database = self.real(database);
+        let seconds = self.seconds();
+        let mut header = Header {
+            kind,
+            database,
+            marks,
+            access: self.evictor.first_access(seconds),
+            updated: seconds,
+            created: created.unwrap_or(seconds),
+            expiry,
+            linked: false,
+        };
+        header.linked = self.evictor.policy().queues() && self.evictor.policy().covers(expiry.is_some());
+        let flags = header.flags(key.len(), value.len());
+        let len = entry::header_len(flags) + entry::stored_len(key.len()) + value.len();
+        debug_assert!(len <= MAX_BLOCK);
+        let handle = self.arena.alloc(len).ok_or(Full)?;
+        let long_key = (key.len() > entry::INLINE_KEY).then(|| self.long_keys.put(key.into()).to_le_bytes());
+        let stored_key = long_key.as_ref().map_or(key, |number| &number[..]);
+        let bytes = self.arena.at_mut(handle);
+        let at = header.write(bytes, key.len(), value.len());
+        bytes[at..at + stored_key.len()].copy_from_slice(stored_key);
+        bytes[at + stored_key.len()..at + stored_key.len() + value.len()].copy_from_slice(value);
+
+        let slot = slot_of(key);
+        let hash = self.seed.hash(key);
+        let Store { databases, arena, seed, long_keys, .. } = self;
+        let home = &mut databases[database as usize];
+        let place = home.table_mut(slot).insert(hash, handle, |each| {
+            let entry = Entry(arena.at(each));
+            let stored = entry.stored_key();
+            if entry.lengths().0 <= entry::INLINE_KEY {
+                seed.hash(stored)
+            } else {
+                seed.hash(long_keys.get(index(stored)).map_or(&[], |key| &**key))
+            }
+        });
+        home.added(slot);
+        if expiry.is_some() {
+            home.expiring += 1;
+        }
+        if header.linked {
+            self.evictor.joined(&mut self.arena, handle, hash);
+        }
+        Ok(Found { handle, place, hash, slot, database })
+    }
+
+    /// Remove a key and its value.
+    pub fn remove(&mut self, found: Found) {
+        if self.entry(found).flags() & entry::OBJECT != 0 {
+            self.drop_object(found);
+        }
+        self.forget(found);
+    }
+
+    /// Remove a key whose value is gone or was taken.
+    pub(super) fn forget(&mut self, found: Found) {
+        let entry = self.entry(found);
+        let flags = entry.flags();
+        if entry.lengths().0 > entry::INLINE_KEY {
+            let number = index(entry.stored_key());
+            self.long_keys.take(number);
+        }
+        if flags & entry::LINKED != 0 {
+            self.evictor.left(&mut self.arena, found.handle);
+        }
+        let home = &mut self.databases[found.database as usize];
+        home.table_mut(found.slot).remove(found.place, found.hash);
+        home.removed(found.slot);
+        if flags & entry::EXPIRES != 0 {
+            home.expiring -= 1;
+        }
+        self.arena.free(found.handle);
+        let Store { databases, arena, seed, long_keys, .. } = self;
+        databases[found.database as usize].table_mut(found.slot).shrink(|each| {
+            let entry = Entry(arena.at(each));
+            let stored = entry.stored_key();
+            if entry.lengths().0 <= entry::INLINE_KEY {
+                seed.hash(stored)
+            } else {
+                seed.hash(long_keys.get(index(stored)).map_or(&[], |key| &**key))
+            }
+        });
+    }
+
+    fn drop_object(&mut self, found: Found) {
+        if let Some(number) = self.entry(found).object()
+            && let Some(object) = self.objects.take(number)
+        {
+            self.condemn(object);
+        }
+    }
+
+    /// Free an object now when it is small, later and bit by bit when it is not.
+    pub fn condemn(&mut self, object: Object) {
+        if object.weight() <= 64 {
+            object.free(&mut self.arena);
+        } else {
+            self.condemned.push(object);
+        }
+    }
+
+    /// Remove a key because its time has come.
+    pub(super) fn expire_now(&mut self, found: Found) {
+        self.counts.expired += 1;
+        self.tell(found, false);
+        self.remove(found);
+    }
+
+    pub(super) fn tell(&mut self, found: Found, evicted: bool) {
+        if self.tell_gone {
+            let gone =
+                Gone { database: self.number_of(found.database), key: self.key_of(found.handle).to_vec(), evicted };
+            self.gone.push(gone);
+        }
+    }
+
+    fn count_expiry(&mut self, found: Found, before: bool, after: bool) {
+        let home = &mut self.databases[found.database as usize];
+        match (before, after) {
+            (false, true) => home.expiring += 1,
+            (true, false) => home.expiring -= 1,
+            _ => {}
+        }
+    }
+
+    /// Give a key an expiry, or none.
+    pub fn set_expiry(&mut self, found: &mut Found, expiry: Option<u64>) {
+        let before = self.entry(*found).expiry();
+        match (before, expiry) {
+            (Some(_), Some(time)) => entry::set_expiry(self.arena.at_mut(found.handle), time),
+            (None, None) => {}
+            _ => {
+                let mut header = Header::of(self.entry(*found));
+                header.expiry = expiry;
+                let joins = self.evictor.policy().queues() && self.evictor.policy().covers(expiry.is_some());
+                if header.linked && !joins {
+                    self.evictor.left(&mut self.arena, found.handle);
+                    header.linked = false;
+                    self.unlink_flag(found);
+                }
+                self.rewrite(found, header);
+                self.count_expiry(*found, before.is_some(), expiry.is_some());
+                self.touch(found);
+            }
+        }
+    }
+
+    /// Take an entry that left its queue out of the linked layout.
+    pub(super) fn unlink_flag(&mut self, found: &mut Found) {
+        let mut header = Header::of(self.entry(*found));
+        header.linked = false;
+        let entry = self.entry(*found);
+        let (key, value) = entry.lengths();
+        let from = entry::header_len(entry.flags());
+        let body = entry::stored_len(key) + value;
+        let bytes = self.arena.at_mut(found.handle);
+        let to = entry::header_len(header.flags(key, value));
+        bytes.copy_within(from..from + body, to);
+        header.write(bytes, key, value);
+    }
+
+    /// Give what a key holds another name, with its times; what was under the new name goes.
+    /// The value itself does not move. Returns the key under its new name.
+    pub fn rename(&mut self, database: u8, from: &[u8], to_database: u8, to: &[u8]) -> Result<Option<Found>, Full> {
+        let Some(found) = self.find(database, from) else {
+            return Ok(None);
+        };
+        if (self.real(database), from) == (self.real(to_database), to) {
+            return Ok(Some(found));
+        }
+        if let Some(old) = self.find(to_database, to) {
+            self.remove(old);
+        }
+        let Some(found) = self.find(database, from) else {
+            return Ok(None);
+        };
+        let entry = self.entry(found);
+        let (kind, expiry, created) = (entry.kind(), entry.expiry(), entry.created());
+        let marks = entry.flags() & (entry::RAW | entry::OBJECT);
+        let value = entry.stored_value().to_vec();
+        let new = self.insert(to_database, to, kind, &value, marks, expiry, Some(created))?;
+        // The object, if the value is one, now belongs to the new entry: only the old name is forgotten.
+        if let Some(old) = self.find_any(database, from) {
+            self.forget(old);
+        }
+        Ok(self.find(to_database, to).or(Some(new)))
+    }
+
+    /// Exchange two databases.
+    pub fn swap(&mut self, one: u8, other: u8) {
+        self.order.swap(one as usize % DATABASES, other as usize % DATABASES);
+    }
+
+    /// Remove all keys of a database; returns how many there were.
+    pub fn flush(&mut self, database: u8) -> usize {
+        let real = self.real(database);
+        let count = self.databases[real as usize].len();
+        if count == self.len() {
+            self.flush_all();
+            return count;
+        }
+        let old = std::mem::take(&mut self.databases[real as usize]);
+        let mut slot = old.occupied_from(0);
+        while let Some(number) = slot {
+            for handle in old.table(number).into_iter().flat_map(|table| table.iter()) {
+                let entry = Entry(self.arena.at(handle));
+                if let Some(object) = entry.object().and_then(|number| self.objects.take(number)) {
+                    self.condemn(object);
+                }
+                let entry = Entry(self.arena.at(handle));
+                if entry.lengths().0 > entry::INLINE_KEY {
+                    self.long_keys.take(index(entry.stored_key()));
+                }
+                if Entry(self.arena.at(handle)).flags() & entry::LINKED != 0 {
+                    self.evictor.left(&mut self.arena, handle);
+                }
+                self.arena.free(handle);
+            }
+            slot = number.checked_add(1).and_then(|next| old.occupied_from(next));
+        }
+        count
+    }
+
+    /// Remove all keys of all databases; returns how many there were. The memory goes back at once.
+    pub fn flush_all(&mut self) -> usize {
+        let count = self.len();
+        self.databases = Default::default();
+        self.arena = Arena::new();
+        self.objects = Shelf::default();
+        self.long_keys = Shelf::default();
+        self.condemned.clear();
+        self.evictor.clear();
+        count
+    }
+
+    /// Visit some keys of a database; see [`super::table::Table::scan`]. Cursors start at zero and end with it.
+    pub fn scan(&self, database: u8, cursor: u64, mut visit: impl FnMut(Handle)) -> u64 {
+        let database = self.database(database);
+        let mut from = u16::try_from(cursor >> 32).unwrap_or(u16::MAX);
+        let mut within = cursor as u32;
+        // Many slots are empty or nearly so: go on until something was seen, but not for ever.
+        for _ in 0..64 {
+            let Some(slot) = database.occupied_from(from) else {
+                return 0;
+            };
+            if slot != from {
+                within = 0;
+            }
+            let Some(table) = database.table(slot) else {
+                return 0;
+            };
+            let mut seen = false;
+            let next = table.scan(
+                within,
+                |handle| self.hash_of_entry(handle),
+                |handle| {
+                    seen = true;
+                    visit(handle);
+                },
+            );
+            match next {
+                Some(next) => {
+                    from = slot;
+                    within = next;
+                }
+                None if slot + 1 == crate::slot::SLOT_COUNT => return 0,
+                None => {
+                    from = slot + 1;
+                    within = 0;
+                }
+            }
+            if seen {
+                break;
+            }
+        }
+        match database.occupied_from(from) {
+            None => 0,
+            Some(_) => u64::from(from) << 32 | u64::from(within),
+        }
+    }
+
+    /// Some key of a database that is still alive.
+    pub fn random_key(&mut self, database: u8) -> Option<Vec<u8>> {
+        // Keys whose time has come are passed over; when nearly all are, one of them will do.
+        for attempt in 0..100 {
+            let handle = self.sample(self.real(database))?;
+            let expired = Entry(self.arena.at(handle)).expiry().is_some_and(|time| time <= self.now);
+            if !expired || attempt == 99 {
+                return Some(self.key_of(handle).to_vec());
+            }
+        }
+        None
+    }
+
+    /// A random entry of a database.
+    pub(super) fn sample(&mut self, real: u8) -> Option<Handle> {
+        let database = &self.databases[real as usize];
+        let slot = database.occupied_around((self.random.bits() % u64::from(crate::slot::SLOT_COUNT)) as u16)?;
+        let random = &mut self.random;
+        database.table(slot)?.random(|| random.bits())
+    }
+
+    /// What an entry's key looks like as something found.
+    pub(super) fn found_of(&self, handle: Handle) -> Option<Found> {
+        let real = Entry(self.arena.at(handle)).database();
+        let key = self.key_of(handle);
+        let slot = slot_of(key);
+        let hash = self.seed.hash(key);
+        let place = self.databases[real as usize].table(slot)?.find(hash, |each| each == handle)?;
+        Some(Found { handle, place, hash, slot, database: real })
+    }
+
+    /// Bytes that a key costs, its share of the table included.
+    pub fn cost(&self, found: Found) -> usize {
+        let long_key = self.entry(found).lengths().0;
+        self.arena.capacity(found.handle)
+            + 7
+            + if long_key > entry::INLINE_KEY { long_key } else { 0 }
+            + self.object(found).map_or(0, |object| size_of::<Object>() + object.heap_bytes())
+    }
+}
+
+#[inline]
+fn index(stored: &[u8]) -> u32 {
+    stored.get(..4).map_or(u32::MAX, |four| u32::from_le_bytes([four[0], four[1], four[2], four[3]]))
+}

@@ -1,0 +1,118 @@
+//! Values that do not lie in their entry, and the shelf they stand on.
+
+use super::arena::Arena;
+use super::entry::Kind;
+
+/// A value of its own: a long string, or any collection. Each collection keeps its
+/// members in the node's [`Arena`], so whoever drops one must call [`Object::free`].
+pub enum Object {
+    /// A string too long for its entry.
+    Text(Vec<u8>),
+}
+
+impl Object {
+    /// The kind of value this is.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Object::Text(_) => Kind::String,
+        }
+    }
+
+    /// Bytes of memory behind the object, blocks in the arena included.
+    pub fn heap_bytes(&self) -> usize {
+        match self {
+            Object::Text(text) => text.capacity(),
+        }
+    }
+
+    /// How much work freeing it is, in members; what is small is freed on the spot.
+    pub fn weight(&self) -> usize {
+        match self {
+            Object::Text(_) => 1,
+        }
+    }
+
+    /// Give back at most about `budget` members; `true` when nothing is left.
+    pub fn free_some(&mut self, _arena: &mut Arena, _budget: usize) -> bool {
+        match self {
+            Object::Text(text) => {
+                *text = Vec::new();
+                true
+            }
+        }
+    }
+
+    /// Give everything back at once.
+    pub fn free(mut self, arena: &mut Arena) {
+        while !self.free_some(arena, usize::MAX) {}
+    }
+}
+
+/// Things named by small numbers that are used again.
+pub struct Shelf<T> {
+    places: Vec<Option<T>>,
+    free: Vec<u32>,
+}
+
+impl<T> Default for Shelf<T> {
+    fn default() -> Self {
+        Shelf { places: Vec::new(), free: Vec::new() }
+    }
+}
+
+impl<T> Shelf<T> {
+    /// Put a thing in; its number stays the same until it is taken.
+    pub fn put(&mut self, thing: T) -> u32 {
+        if let Some(number) = self.free.pop() {
+            self.places[number as usize] = Some(thing);
+            return number;
+        }
+        self.places.push(Some(thing));
+        (self.places.len() - 1) as u32
+    }
+
+    /// Look at a thing.
+    #[inline]
+    pub fn get(&self, number: u32) -> Option<&T> {
+        self.places.get(number as usize)?.as_ref()
+    }
+
+    /// Look at a thing to change it.
+    #[inline]
+    pub fn get_mut(&mut self, number: u32) -> Option<&mut T> {
+        self.places.get_mut(number as usize)?.as_mut()
+    }
+
+    /// Look at two different things to change them.
+    pub fn get_two_mut(&mut self, one: u32, other: u32) -> Option<(&mut T, &mut T)> {
+        let [one, other] = self.places.get_disjoint_mut([one as usize, other as usize]).ok()?;
+        Some((one.as_mut()?, other.as_mut()?))
+    }
+
+    /// Take a thing out.
+    pub fn take(&mut self, number: u32) -> Option<T> {
+        let thing = self.places.get_mut(number as usize)?.take()?;
+        self.free.push(number);
+        Some(thing)
+    }
+
+    /// How many things there are.
+    pub fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All numbers in use with their things.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
+        self.places.iter().enumerate().filter_map(|(number, thing)| Some((number as u32, thing.as_ref()?)))
+    }
+
+    /// One past the highest number ever used.
+    pub fn bound(&self) -> u32 {
+        self.places.len() as u32
+    }
+}
