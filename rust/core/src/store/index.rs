@@ -136,6 +136,15 @@ impl Index {
         self.table_bytes = self.table_bytes + part.table.heap_bytes() - before;
     }
 
+    /// Take one of the tables out, to give up what its handles name; `None` when none is left. Only
+    /// for an index that is being torn down in small steps: nothing else works on it afterwards.
+    pub fn take_part(&mut self) -> Option<Table> {
+        let part = self.parts.pop()?;
+        self.len -= part.table.len();
+        self.table_bytes -= part.table.heap_bytes();
+        Some(part.table)
+    }
+
     /// All handles, in no particular order.
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.parts.iter().flat_map(|part| part.table.iter())

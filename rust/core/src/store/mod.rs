@@ -1,10 +1,12 @@
 //! What the node remembers: memory, tables, keys, values. Knows no commands and no clients.
 
 pub mod arena;
+pub mod collections;
 pub mod database;
 pub mod entry;
 pub mod evict;
 pub mod hash;
+pub mod index;
 pub mod keyspace;
 pub mod object;
 pub mod random;
