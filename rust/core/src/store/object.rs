@@ -1,6 +1,7 @@
 //! Values that do not lie in their entry, and the shelf they stand on.
 
 use super::arena::Arena;
+use super::collections::{HashValue, SetValue};
 use super::entry::Kind;
 
 /// A value of its own: a long string, or any collection. Each collection keeps its
@@ -8,6 +9,10 @@ use super::entry::Kind;
 pub enum Object {
     /// A string too long for its entry.
     Text(Vec<u8>),
+    /// Fields with their values.
+    Hash(HashValue),
+    /// Members, each once.
+    Set(SetValue),
 }
 
 impl Object {
@@ -15,6 +20,8 @@ impl Object {
     pub fn kind(&self) -> Kind {
         match self {
             Object::Text(_) => Kind::String,
+            Object::Hash(_) => Kind::Hash,
+            Object::Set(_) => Kind::Set,
         }
     }
 
@@ -22,6 +29,8 @@ impl Object {
     pub fn heap_bytes(&self) -> usize {
         match self {
             Object::Text(text) => text.capacity(),
+            Object::Hash(hash) => hash.heap_bytes(),
+            Object::Set(set) => set.heap_bytes(),
         }
     }
 
@@ -29,16 +38,20 @@ impl Object {
     pub fn weight(&self) -> usize {
         match self {
             Object::Text(_) => 1,
+            Object::Hash(hash) => hash.weight(),
+            Object::Set(set) => set.weight(),
         }
     }
 
     /// Give back at most about `budget` members; `true` when nothing is left.
-    pub fn free_some(&mut self, _arena: &mut Arena, _budget: usize) -> bool {
+    pub fn free_some(&mut self, arena: &mut Arena, budget: usize) -> bool {
         match self {
             Object::Text(text) => {
                 *text = Vec::new();
                 true
             }
+            Object::Hash(hash) => hash.free_some(arena, budget),
+            Object::Set(set) => set.free_some(arena, budget),
         }
     }
 

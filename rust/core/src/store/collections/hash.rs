@@ -212,6 +212,14 @@ impl HashValue {
         small.into_iter().flatten().chain(large.into_iter().flatten())
     }
 
+    /// How much work freeing it is, in fields; one for a small one, which is a single piece of memory.
+    pub fn weight(&self) -> usize {
+        match &self.0 {
+            Form::Small { .. } => 1,
+            Form::Large(records) => records.len(),
+        }
+    }
+
     /// Give all memory in the arena back; must come before `drop`.
     pub fn free(mut self, arena: &mut Arena) {
         self.free_some(arena, usize::MAX);

@@ -222,6 +222,14 @@ impl SetValue {
         }
     }
 
+    /// How much work freeing it is, in members; one for a small one, which is a single piece of memory.
+    pub fn weight(&self) -> usize {
+        match &self.0 {
+            Form::Numbers(_) => 1,
+            Form::Large(records) => records.len(),
+        }
+    }
+
     /// Give all memory in the arena back; must come before `drop`.
     pub fn free(mut self, arena: &mut Arena) {
         self.free_some(arena, usize::MAX);
