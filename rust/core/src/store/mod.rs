@@ -12,7 +12,9 @@ pub mod object;
 pub mod random;
 pub mod table;
 pub mod upkeep;
+pub mod zset;
 
 pub use entry::Kind;
 pub use keyspace::{Found, Keep, Store};
 pub use object::Object;
+pub use zset::Zset;

@@ -3,6 +3,7 @@
 use super::arena::Arena;
 use super::collections::{HashValue, SetValue};
 use super::entry::Kind;
+use super::zset::Zset;
 
 /// A value of its own: a long string, or any collection. Each collection keeps its
 /// members in the node's [`Arena`], so whoever drops one must call [`Object::free`].
@@ -13,6 +14,8 @@ pub enum Object {
     Hash(HashValue),
     /// Members, each once.
     Set(SetValue),
+    /// Members with scores.
+    SortedSet(Zset),
 }
 
 impl Object {
@@ -22,6 +25,7 @@ impl Object {
             Object::Text(_) => Kind::String,
             Object::Hash(_) => Kind::Hash,
             Object::Set(_) => Kind::Set,
+            Object::SortedSet(_) => Kind::SortedSet,
         }
     }
 
@@ -31,6 +35,7 @@ impl Object {
             Object::Text(text) => text.capacity(),
             Object::Hash(hash) => hash.heap_bytes(),
             Object::Set(set) => set.heap_bytes(),
+            Object::SortedSet(zset) => zset.heap_bytes(),
         }
     }
 
@@ -40,6 +45,7 @@ impl Object {
             Object::Text(_) => 1,
             Object::Hash(hash) => hash.weight(),
             Object::Set(set) => set.weight(),
+            Object::SortedSet(zset) => zset.weight(),
         }
     }
 
@@ -52,6 +58,7 @@ impl Object {
             }
             Object::Hash(hash) => hash.free_some(arena, budget),
             Object::Set(set) => set.free_some(arena, budget),
+            Object::SortedSet(zset) => zset.free_some(arena, budget),
         }
     }
 
