@@ -8,6 +8,7 @@ pub mod evict;
 pub mod hash;
 pub mod index;
 pub mod keyspace;
+pub mod list;
 pub mod object;
 pub mod random;
 pub mod table;
