@@ -3,6 +3,7 @@
 use super::arena::Arena;
 use super::collections::{HashValue, SetValue};
 use super::entry::Kind;
+use super::list::List;
 use super::zset::Zset;
 
 /// A value of its own: a long string, or any collection. Each collection keeps its
@@ -10,6 +11,8 @@ use super::zset::Zset;
 pub enum Object {
     /// A string too long for its entry.
     Text(Vec<u8>),
+    /// Elements in order.
+    List(List),
     /// Fields with their values.
     Hash(HashValue),
     /// Members, each once.
@@ -23,6 +26,7 @@ impl Object {
     pub fn kind(&self) -> Kind {
         match self {
             Object::Text(_) => Kind::String,
+            Object::List(_) => Kind::List,
             Object::Hash(_) => Kind::Hash,
             Object::Set(_) => Kind::Set,
             Object::SortedSet(_) => Kind::SortedSet,
@@ -33,6 +37,7 @@ impl Object {
     pub fn heap_bytes(&self) -> usize {
         match self {
             Object::Text(text) => text.capacity(),
+            Object::List(list) => list.heap_bytes(),
             Object::Hash(hash) => hash.heap_bytes(),
             Object::Set(set) => set.heap_bytes(),
             Object::SortedSet(zset) => zset.heap_bytes(),
@@ -43,6 +48,7 @@ impl Object {
     pub fn weight(&self) -> usize {
         match self {
             Object::Text(_) => 1,
+            Object::List(list) => list.weight(),
             Object::Hash(hash) => hash.weight(),
             Object::Set(set) => set.weight(),
             Object::SortedSet(zset) => zset.weight(),
@@ -56,6 +62,7 @@ impl Object {
                 *text = Vec::new();
                 true
             }
+            Object::List(list) => list.free_some(budget),
             Object::Hash(hash) => hash.free_some(arena, budget),
             Object::Set(set) => set.free_some(arena, budget),
             Object::SortedSet(zset) => zset.free_some(arena, budget),
