@@ -34,7 +34,7 @@ fn measure(count: u64) {
     for member in &members {
         let score = random(1_000_000_000) as f64;
         let one = now();
-        zset.update(&mut arena, &seed, LIMITS, member.as_bytes(), |_| Some(score));
+        zset.update(&mut arena, &seed, LIMITS, member.as_bytes(), |_| Some(score)).expect("room");
         longest = longest.max((now() - one) / 1000);
     }
     let fill = (now() - begun) / count;
@@ -50,12 +50,13 @@ fn measure(count: u64) {
         println!("  {what}: {} ns", (now() - begun) / rounds);
     };
     report("new score", &mut |zset, arena, member, score| {
-        zset.update(arena, &seed, LIMITS, members[member as usize].as_bytes(), |_| Some(score as f64));
+        zset.update(arena, &seed, LIMITS, members[member as usize].as_bytes(), |_| Some(score as f64)).expect("room");
     });
     report("new score near by", &mut |zset, arena, member, score| {
         zset.update(arena, &seed, LIMITS, members[member as usize].as_bytes(), |old| {
             old.map(|old| old + (score % 100) as f64)
-        });
+        })
+        .expect("room");
     });
     report("score", &mut |zset, arena, member, _| {
         std::hint::black_box(zset.score(arena, &seed, members[member as usize].as_bytes()));
@@ -74,6 +75,6 @@ fn measure(count: u64) {
     report("remove and add", &mut |zset, arena, member, score| {
         let member = members[member as usize].as_bytes();
         zset.remove(arena, &seed, member);
-        zset.update(arena, &seed, LIMITS, member, |_| Some(score as f64));
+        zset.update(arena, &seed, LIMITS, member, |_| Some(score as f64)).expect("room");
     });
 }

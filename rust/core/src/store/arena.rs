@@ -76,6 +76,12 @@ impl Arena {
         (self.chunks.len() - self.spare_chunks.len()) * CHUNK_BYTES
     }
 
+    /// Whether a whole chunk more could be had: then blocks of up to a mebibyte all told are sure to be.
+    #[inline]
+    pub fn has_room(&self) -> bool {
+        self.chunks.len() - self.spare_chunks.len() < MAX_CHUNKS
+    }
+
     /// A block of at least `len` bytes with undefined content, or `None` when the arena is full.
     ///
     /// # Panics

@@ -41,6 +41,11 @@ fn order(left: (f64, &[u8]), right: (f64, &[u8])) -> Ordering {
     left.0.partial_cmp(&right.0).unwrap_or(Ordering::Equal).then_with(|| left.1.cmp(right.1))
 }
 
+/// Zero for -0, anything else as it is: what Redis keeps flat it keeps as an integer where it can.
+fn without_sign(score: f64) -> f64 {
+    if score == 0.0 { 0.0 } else { score }
+}
+
 impl Flat {
     /// How many members there are.
     #[inline]
@@ -95,6 +100,7 @@ impl Flat {
         let Found { at, end, score: old, .. } = found;
         match decide(Some(old)) {
             Some(new) if new != old => {
+                let new = without_sign(new);
                 let target = self.place(new, member);
                 // The old entry may itself be the last one before the target.
                 self.bytes[at..at + 8].copy_from_slice(&new.to_le_bytes());
@@ -116,6 +122,7 @@ impl Flat {
     }
 
     fn add(&mut self, member: &[u8], score: f64) {
+        let score = without_sign(score);
         let at = self.place(score, member);
         let mut head = [0u8; 13];
         head[..8].copy_from_slice(&score.to_le_bytes());

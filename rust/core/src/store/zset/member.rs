@@ -109,10 +109,10 @@ pub fn set_score(arena: &mut Arena, block: Handle, score: f64) {
     arena.at_mut(block)[..8].copy_from_slice(&score.to_le_bytes());
 }
 
-/// A block, or the end: writes are refused long before the arena is full.
+/// A block. Who changes a set asks the arena for room first.
 #[inline]
 pub fn allocate(arena: &mut Arena, len: usize) -> Handle {
-    arena.alloc(len).expect("the arena has room for every write that was let in")
+    arena.alloc(len).expect("the arena was asked for room")
 }
 
 fn number(block: &[u8]) -> usize {

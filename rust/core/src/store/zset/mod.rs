@@ -14,6 +14,7 @@ mod tree;
 
 use super::arena::{Arena, Handle};
 use super::hash::Seed;
+use super::keyspace::Full;
 use flat::Flat;
 use std::ops::Range;
 use tree::Tree;
@@ -61,6 +62,15 @@ pub enum Lex<'a> {
 }
 
 impl Lex<'_> {
+    /// As the lower end: whether nothing can lie between it and the upper end `high`.
+    fn excludes(self, high: Lex<'_>) -> bool {
+        match (self, high) {
+            (Lex::Including(low), Lex::Including(high)) => low > high,
+            (Lex::Including(low) | Lex::Excluding(low), Lex::Including(high) | Lex::Excluding(high)) => low >= high,
+            (low, high) => low == Lex::Most || high == Lex::Least,
+        }
+    }
+
     /// As the lower end: whether `member` is in.
     #[inline]
     fn admits_above(self, member: &[u8]) -> bool {
@@ -128,7 +138,7 @@ impl Zset {
     }
 
     /// Add a member or change its score. `decide` is told the score it has, and says the score it shall have,
-    /// or `None` to leave all as it is. A score must never be NaN.
+    /// or `None` to leave all as it is. A score must never be NaN. As in Redis a small set knows no -0.
     #[inline]
     pub fn update(
         &mut self,
@@ -137,16 +147,19 @@ impl Zset {
         limits: Limits,
         member: &[u8],
         decide: impl FnOnce(Option<f64>) -> Option<f64>,
-    ) -> Outcome {
+    ) -> Result<Outcome, Full> {
         let flat = match &mut self.0 {
             Body::Tree(tree) => return tree.update(arena, seed, member, decide),
             Body::Flat(flat) => flat,
         };
         let small = |len| len < limits.entries && member.len() <= limits.value;
-        flat.update(member, decide, small).unwrap_or_else(|score| {
+        flat.update(member, decide, small).or_else(|score| {
+            if !arena.has_room() {
+                return Err(Full);
+            }
             let tree = self.grow(arena, seed);
             tree.add(arena, seed, seed.hash(member), member, score);
-            Outcome::Added
+            Ok(Outcome::Added)
         })
     }
 
@@ -213,6 +226,9 @@ impl Zset {
     /// The ranks of the members that lie between two ends, for a set whose scores are all the same.
     /// Where they are not, a small set answers as Redis does; the direction of reading matters then.
     pub fn lex_ranks(&self, arena: &Arena, low: Lex<'_>, high: Lex<'_>, backward: bool) -> Range<usize> {
+        if low.excludes(high) {
+            return 0..0;
+        }
         self.clip(match &self.0 {
             Body::Flat(flat) => flat.lex_ranks(low, high, backward),
             Body::Tree(tree) => tree.lex_ranks(arena, low, high),

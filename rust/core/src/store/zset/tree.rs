@@ -7,6 +7,7 @@ use super::{Lex, Outcome};
 use crate::store::arena::{Arena, Handle};
 use crate::store::hash::Seed;
 use crate::store::index::{Index, Spot};
+use crate::store::keyspace::Full;
 use std::ops::Range;
 
 /// See the module's page.
@@ -47,12 +48,15 @@ impl Tree {
         seed: &Seed,
         member: &[u8],
         decide: impl FnOnce(Option<f64>) -> Option<f64>,
-    ) -> Outcome {
+    ) -> Result<Outcome, Full> {
         let hash = seed.hash(member);
+        if !arena.has_room() {
+            return Err(Full);
+        }
         let Some(spot) = self.find(arena, hash, member) else {
-            let Some(score) = decide(None) else { return Outcome::Kept };
+            let Some(score) = decide(None) else { return Ok(Outcome::Kept) };
             self.add(arena, seed, hash, member, score);
-            return Outcome::Added;
+            return Ok(Outcome::Added);
         };
         let handle = self.index.at(spot);
         let old = member::score(arena, handle);
@@ -60,9 +64,9 @@ impl Tree {
             Some(new) if new != old => {
                 self.order.change(arena, &self.members, handle, (old, new), member);
                 member::set_score(arena, handle, new);
-                Outcome::Changed
+                Ok(Outcome::Changed)
             }
-            _ => Outcome::Kept,
+            _ => Ok(Outcome::Kept),
         }
     }
 
