@@ -4,6 +4,8 @@
 //! `slot` `clock` `resp` `net` -> `store` -> `command` -> `server`.
 //! No Python in this crate; `rust/py` is the only door to it.
 
+pub mod clock;
+pub mod command;
 pub mod resp;
 pub mod slot;
 pub mod store;

@@ -173,6 +173,17 @@ impl Store {
         self.long_keys.get(index(stored)).map_or(&[], |key| &**key)
     }
 
+    /// When an entry expires.
+    #[inline]
+    pub fn expiry_of(&self, handle: Handle) -> Option<u64> {
+        Entry(self.arena.at(handle)).expiry()
+    }
+
+    /// The kind of an entry's value.
+    pub fn kind_of(&self, handle: Handle) -> Kind {
+        Entry(self.arena.at(handle)).kind()
+    }
+
     pub(super) fn hash_of_entry(&self, handle: Handle) -> u64 {
         self.seed.hash(self.key_of(handle))
     }
@@ -388,11 +399,11 @@ impl Store {
                 if header.marks & entry::OBJECT != 0 {
                     self.objects.take(u32::from_le_bytes(number));
                 }
+                if was_linked && !header.linked {
+                    self.unlink_flag(found);
+                }
                 if old_flags & entry::OBJECT != 0 {
                     // The old value is gone already: no room for the new one means no key.
-                    if was_linked && !header.linked {
-                        self.unlink_flag(found);
-                    }
                     self.forget(*found);
                 }
                 return Err(Full);

@@ -1,0 +1,203 @@
+//! The way of a request: looked up, checked, queued or run, accounted for.
+
+use super::client::{Client, Replies};
+use super::fault::Fault;
+use super::settings::Name;
+use super::table::{self, Command, flag};
+use super::{Ctx, Engine};
+use crate::resp::{Args, Reply};
+
+/// Serve one request of a client; the reply is appended to `out`.
+#[inline]
+pub fn serve(engine: &mut Engine, client: &mut Client, args: &Args<'_>, out: &mut Reply) {
+    let start = out.len();
+    let Some((row, place)) = table::find(args.at(0)) else {
+        refuse(engine, client, out, &unknown(args), None);
+        return silence(client, out, start);
+    };
+    let (row, place) = match resolve(row, place, args) {
+        Ok(resolved) => resolved,
+        Err(fault) => {
+            refuse(engine, client, out, &fault, Some(place));
+            return silence(client, out, start);
+        }
+    };
+    client.last_command = Some(row);
+    if let Err(fault) = admit(engine, client, row, args) {
+        refuse(engine, client, out, &fault, Some(place));
+        return silence(client, out, start);
+    }
+    if client.multi.is_some() && !super::transactions::runs_at_once(row) {
+        if let Some(multi) = &mut client.multi {
+            multi.queue.push((row, args.to_owned()));
+        }
+        out.raw(b"+QUEUED\r\n");
+        return silence(client, out, start);
+    }
+    run(engine, client, row, place, args, out, false);
+    if client.replies != Replies::On {
+        silence(client, out, start);
+    }
+}
+
+/// Run a command that was admitted, and account for it.
+#[inline]
+pub fn run(
+    engine: &mut Engine,
+    client: &mut Client,
+    row: &'static Command,
+    place: u32,
+    args: &Args<'_>,
+    out: &mut Reply,
+    again: bool,
+) {
+    let start = out.len();
+    let before = crate::sys::ticks();
+    let mut ctx = Ctx { engine, client, out, command: row, again };
+    let done = (row.run)(&mut ctx, args);
+    let ticks = crate::sys::ticks().wrapping_sub(before);
+    engine.stats.commands += 1;
+    let stats = &mut engine.command_stats[place as usize];
+    stats.calls += 1;
+    stats.ticks += ticks;
+    if let Err(fault) = done {
+        stats.failed += 1;
+        out.truncate(start);
+        fail(engine, out, &fault);
+    }
+    // A tick is shorter than a microsecond: only what looks slow by ticks is converted.
+    if ticks > 1_000_000 || engine.slowlog.wants(0) {
+        let micros = crate::clock::ticks_to_us(ticks);
+        if engine.slowlog.wants(micros) && !row.is(flag::SKIP_SLOWLOG) {
+            let when = engine.store.now() / 1000;
+            engine.slowlog.add(args, micros, when, &client.address, &client.name);
+        }
+    }
+    if !engine.store.gone.is_empty() {
+        engine.tell_gone();
+    }
+}
+
+/// The row that a request means, a sub-command's where there are some; or what is wrong with its form.
+#[inline]
+fn resolve(row: &'static Command, place: u32, args: &Args<'_>) -> Result<(&'static Command, u32), Fault> {
+    let (mut row, mut place) = (row, place);
+    if !row.subcommands.is_empty() && args.len() > 1 {
+        let Some(sub) = row.subcommand(args.at(1)) else {
+            let mut text = b"ERR unknown subcommand '".to_vec();
+            text.extend_from_slice(&args.at(1)[..args.at(1).len().min(128)]);
+            text.extend_from_slice(format!("'. Try {} HELP.", row.name.to_uppercase()).as_bytes());
+            return Err(Fault::bytes(text));
+        };
+        if !sub.takes(args.len()) {
+            return Err(Fault::arity(&format!("{}|{}", row.name, sub.name)));
+        }
+        place = table::place_of_subcommand(place, row, sub);
+        row = sub;
+    }
+    if !row.takes(args.len()) {
+        return Err(Fault::arity(row.name));
+    }
+    Ok((row, place))
+}
+
+/// Find the row of a request outside of serving it (EXEC's queue, a blocked command): `None` when its form is wrong.
+pub fn resolve_quietly(args: &Args<'_>) -> Option<(&'static Command, u32)> {
+    let (row, place) = table::find(args.at(0))?;
+    resolve(row, place, args).ok()
+}
+
+/// Whether the client may run the command now.
+#[inline]
+fn admit(engine: &mut Engine, client: &mut Client, row: &'static Command, args: &Args<'_>) -> Result<(), Fault> {
+    if !client.authenticated && !row.is(flag::NO_AUTH) {
+        return Err(Fault::NO_AUTH);
+    }
+    if row.is(flag::PROTECTED) && !super::server::debug_allowed(engine, client) {
+        return Err(super::server::debug_refusal());
+    }
+    if row.is(flag::DENYOOM) && !engine.make_room() {
+        return Err(Fault::OUT_OF_MEMORY);
+    }
+    if client.subscriptions() > 0 && !client.resp3 && !super::pubsub::allowed_while_subscribed(row) {
+        return Err(Fault::new(format!(
+            "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
+            String::from_utf8_lossy(args.at(0)).to_lowercase()
+        )));
+    }
+    if client.multi.is_some() && row.is(flag::NO_MULTI) {
+        return Err(Fault::new("ERR Command not allowed inside a transaction"));
+    }
+    Ok(())
+}
+
+/// Answer a request that does not run.
+#[cold]
+fn refuse(engine: &mut Engine, client: &mut Client, out: &mut Reply, fault: &Fault, place: Option<u32>) {
+    if let Some(multi) = &mut client.multi {
+        multi.broken = true;
+    }
+    if let Some(place) = place {
+        engine.command_stats[place as usize].rejected += 1;
+    }
+    fail(engine, out, fault);
+}
+
+/// Write an error reply and count it.
+#[cold]
+pub fn fail(engine: &mut Engine, out: &mut Reply, fault: &Fault) {
+    engine.stats.errors += 1;
+    // Codes come from our own texts; a bound keeps a script's or a bug's inventions from filling memory.
+    if engine.error_stats.len() < 128 || engine.error_stats.contains_key(fault.code()) {
+        *engine.error_stats.entry(fault.code().to_vec()).or_default() += 1;
+    }
+    out.error(&fault.0);
+}
+
+#[cold]
+fn unknown(args: &Args<'_>) -> Fault {
+    let mut text = b"ERR unknown command '".to_vec();
+    text.extend_from_slice(&args.at(0)[..args.at(0).len().min(128)]);
+    text.extend_from_slice(b"', with args beginning with: ");
+    let mut shown = 0;
+    for arg in args.from(1) {
+        if shown >= 128 {
+            break;
+        }
+        let part = &arg[..arg.len().min(128 - shown)];
+        text.push(b'\'');
+        text.extend_from_slice(part);
+        text.extend_from_slice(b"' ");
+        shown += part.len() + 3;
+    }
+    Fault::bytes(text)
+}
+
+/// Take a reply back that the client does not want.
+fn silence(client: &mut Client, out: &mut Reply, start: usize) {
+    match client.replies {
+        Replies::On => {}
+        Replies::Off => out.truncate(start),
+        Replies::Skip => {
+            out.truncate(start);
+            client.replies = Replies::On;
+        }
+        Replies::SkipNext => {
+            out.truncate(start);
+            client.replies = Replies::Skip;
+        }
+    }
+}
+
+/// Most arguments and longest argument a client may send now.
+pub fn limits(engine: &Engine, client: &Client) -> crate::resp::request::Limits {
+    if client.authenticated {
+        crate::resp::request::Limits {
+            arguments: i64::from(i32::MAX),
+            bulk: engine.settings.number(Name::proto_max_bulk_len),
+            before_auth: false,
+        }
+    } else {
+        crate::resp::request::Limits { arguments: 10, bulk: 16_384, before_auth: true }
+    }
+}

@@ -1,0 +1,338 @@
+//! All that a node is apart from its sockets: the store, the settings, who listens and who waits.
+
+use super::client::{Client, Clients, Token};
+use super::settings::{Name, Settings};
+use super::slowlog::SlowLog;
+use crate::store::Store;
+use std::collections::HashMap;
+
+/// Who waits for something, by database and key.
+pub type ByKey<T> = HashMap<(u8, Box<[u8]>), T, foldhash::fast::RandomState>;
+
+/// See the module's page.
+pub struct Engine {
+    /// Keys and values.
+    pub store: Store,
+    /// The settings in force.
+    pub settings: Settings,
+    /// Clients but for the one being served.
+    pub clients: Clients,
+    /// Clients that got something to send, or are to be closed, while another was served.
+    pub wake: Vec<Token>,
+    /// Clients that are no longer blocked: what they sent meanwhile is to be served.
+    pub resumed: Vec<Token>,
+    /// Who watches a key.
+    pub watchers: ByKey<Vec<Token>>,
+    /// Who waits for a key, in the order in which they came.
+    pub waiting: ByKey<Vec<Token>>,
+    /// Keys that changed and that somebody waits for.
+    pub ready: Vec<(u8, Box<[u8]>)>,
+    /// Who listens to a channel.
+    pub channels: HashMap<Box<[u8]>, Vec<Token>>,
+    /// Who listens to a pattern, in the order of subscription.
+    pub patterns: Vec<(Box<[u8]>, Vec<Token>)>,
+    /// Who listens to a sharded channel.
+    pub shard_channels: HashMap<Box<[u8]>, Vec<Token>>,
+    /// Classes of keyspace events that are published.
+    pub events: u32,
+    /// Changes since the start.
+    pub changes: u64,
+    /// Counters for INFO and metrics.
+    pub stats: Stats,
+    /// Calls, microseconds and failures of each command, by its index in the table.
+    pub command_stats: Vec<CommandStats>,
+    /// Error replies by code.
+    pub error_stats: HashMap<Vec<u8>, u64>,
+    /// Slow commands.
+    pub slowlog: SlowLog,
+    /// Hits and misses of each key, when the setting says so.
+    pub key_statistics: ByKey<(u64, u64)>,
+    /// Number of the next client.
+    pub next_client: u64,
+    /// The node was told to stop.
+    pub stopping: bool,
+    /// When the node started, ms of wall time.
+    pub started: u64,
+    /// Random hexadecimal digits that name this run.
+    pub run_id: String,
+    /// CLIENT PAUSE: until when, and whether only writes wait.
+    pub paused: Option<(u64, bool)>,
+    /// A transaction is being executed: nobody is woken and nothing blocks.
+    pub in_transaction: bool,
+    /// How sockets are waited for, for INFO.
+    pub multiplexing: &'static str,
+    /// Clients blocked now.
+    pub blocked_clients: usize,
+    /// The earliest time at which one of them gives up; zero for never.
+    pub next_deadline: u64,
+    /// Whether the last attempt to make room failed.
+    pub out_of_memory: bool,
+}
+
+/// Counters that only rise, and a few gauges.
+#[derive(Clone, Default)]
+#[allow(missing_docs)] // The names are those of INFO and of the metrics.
+pub struct Stats {
+    pub connections: u64,
+    pub rejected_connections: u64,
+    pub commands: u64,
+    pub hits: u64,
+    pub misses: u64,
+    pub input_bytes: u64,
+    pub output_bytes: u64,
+    pub peak_memory: usize,
+    pub errors: u64,
+    pub loops: u64,
+    pub reads: u64,
+    pub writes: u64,
+    pub instantaneous_ops: u64,
+    pub instantaneous_input: u64,
+    pub instantaneous_output: u64,
+    pub expire_cycle_ms: u64,
+    pub expired_stale_percent: f64,
+    pub output_limit_disconnections: u64,
+    pub query_limit_disconnections: u64,
+}
+
+/// Figures of one command.
+#[derive(Clone, Copy, Default)]
+pub struct CommandStats {
+    /// Times it ran.
+    pub calls: u64,
+    /// Time it took, in ticks of the fast counter.
+    pub ticks: u64,
+    /// Times it was refused before it ran.
+    pub rejected: u64,
+    /// Times it ended in an error.
+    pub failed: u64,
+}
+
+impl Engine {
+    /// A node without data and clients.
+    pub fn new(settings: Settings, seed: u64, now: u64) -> Engine {
+        let mut store = Store::new(seed);
+        store.set_now(now);
+        let run_id = {
+            let (mut a, mut text) = (crate::store::random::Random::new(seed ^ now), String::new());
+            while text.len() < 40 {
+                text.push_str(&format!("{:016x}", a.bits()));
+            }
+            text.truncate(40);
+            text
+        };
+        let mut engine = Engine {
+            store,
+            settings,
+            clients: Clients::default(),
+            wake: Vec::new(),
+            resumed: Vec::new(),
+            watchers: ByKey::default(),
+            waiting: ByKey::default(),
+            ready: Vec::new(),
+            channels: HashMap::new(),
+            patterns: Vec::new(),
+            shard_channels: HashMap::new(),
+            events: 0,
+            changes: 0,
+            stats: Stats::default(),
+            command_stats: vec![CommandStats::default(); super::table::count()],
+            error_stats: HashMap::new(),
+            slowlog: SlowLog::default(),
+            key_statistics: ByKey::default(),
+            next_client: 1,
+            stopping: false,
+            started: now,
+            run_id,
+            paused: None,
+            in_transaction: false,
+            multiplexing: "epoll",
+            blocked_clients: 0,
+            next_deadline: 0,
+            out_of_memory: false,
+        };
+        engine.settings_changed();
+        engine
+    }
+
+    /// Take over what settings say to parts that keep a copy of it.
+    pub fn settings_changed(&mut self) {
+        self.store.set_policy(self.settings.policy());
+        self.store.tune_counting(
+            self.settings.number(Name::lfu_log_factor) as u32,
+            self.settings.number(Name::lfu_decay_time) as u32,
+        );
+        self.events = self.settings.number(Name::notify_keyspace_events) as u32;
+        self.slowlog
+            .configure(self.settings.number(Name::slowlog_log_slower_than), self.settings.size(Name::slowlog_max_len));
+        if !self.settings.is_on(Name::key_statistics) {
+            self.key_statistics.clear();
+        }
+        self.tell_gone_if_needed();
+    }
+
+    /// Have the store tell which keys expire or are evicted, when anybody cares.
+    pub fn tell_gone_if_needed(&mut self) {
+        self.store.tell_gone = self.events != 0 || !self.watchers.is_empty();
+    }
+
+    /// A client for a new connection, not yet among the others.
+    pub fn new_client(&mut self) -> Box<Client> {
+        let mut client = Client::new(self.next_client, self.store.now());
+        self.next_client += 1;
+        client.authenticated = self.settings.text(Name::requirepass).is_empty();
+        self.stats.connections += 1;
+        Box::new(client)
+    }
+
+    /// Undo all that a client left in the node: watches, subscriptions, waiting.
+    pub fn leave(&mut self, client: &mut Client) {
+        super::transactions::unwatch(self, client);
+        super::blocking::stop_waiting(self, client);
+        super::pubsub::unsubscribe_all(self, client);
+    }
+
+    /// Bytes of memory in use: data, tables, buffers. Pages of the arena that are merely held ready do not count.
+    pub fn used_memory(&self) -> usize {
+        let arena = &self.store.arena;
+        (crate::sys::allocated() + arena.used()).saturating_sub(arena.reserved()).max(arena.used())
+    }
+
+    /// Evict until memory and entries are within their limits, but not longer than the settings
+    /// allow for one write. `false` when there is no room and none could be made.
+    pub fn make_room(&mut self) -> bool {
+        let max_memory = self.settings.size(Name::maxmemory);
+        let max_entries = self.settings.size(Name::maxentries);
+        if max_memory == 0 && max_entries == 0 {
+            return true;
+        }
+        let samples = self.settings.size(Name::maxmemory_samples);
+        // A write pays for a few evictions, never for a long run of them: the rest is done between requests.
+        for _ in 0..16 {
+            let over_memory = max_memory > 0 && self.used_memory() > max_memory;
+            let over_entries = max_entries > 0 && self.store.len() > max_entries;
+            if !over_memory && !over_entries {
+                return true;
+            }
+            if !self.store.evict_one(samples) {
+                // Values on their way out still count; that alone is no reason to refuse.
+                let waiting = self.store.condemned() > 0;
+                self.store.free_condemned(1000);
+                if !waiting {
+                    return false;
+                }
+            }
+            self.tell_gone();
+        }
+        true
+    }
+
+    /// Whether a limit is exceeded now.
+    pub fn over_limit(&self) -> bool {
+        let max_memory = self.settings.size(Name::maxmemory);
+        let max_entries = self.settings.size(Name::maxentries);
+        (max_memory > 0 && self.used_memory() > max_memory) || (max_entries > 0 && self.store.len() > max_entries)
+    }
+
+    /// Pass on which keys expired or were evicted since the last call.
+    pub fn tell_gone(&mut self) {
+        if self.store.gone.is_empty() {
+            return;
+        }
+        for gone in std::mem::take(&mut self.store.gone) {
+            self.break_watches(gone.database, &gone.key, None);
+            let (class, event) =
+                if gone.evicted { (super::notify::EVICTED, "evicted") } else { (super::notify::EXPIRED, "expired") };
+            super::pubsub::notify(self, None, gone.database, class, event, &gone.key);
+        }
+    }
+
+    /// Tell those who watch a key that it changed. The client being served is not among [`Engine::clients`].
+    pub fn break_watches(&mut self, database: u8, key: &[u8], serving: Option<&mut Client>) {
+        if self.watchers.is_empty() {
+            return;
+        }
+        let Some(tokens) = self.watchers.get(&(database, key) as &dyn KeyPair) else {
+            return;
+        };
+        let mut serving = serving;
+        for &token in tokens {
+            match (self.clients.get_mut(token), serving.as_deref_mut()) {
+                (Some(client), _) => client.watch_broken = true,
+                (None, Some(client)) if client.token == token => client.watch_broken = true,
+                _ => {}
+            }
+        }
+    }
+
+    /// Note that a key may now have what somebody waits for.
+    pub fn mark_ready(&mut self, database: u8, key: &[u8]) {
+        if !self.waiting.is_empty() && self.waiting.contains_key(&(database, key) as &dyn KeyPair) {
+            let pair = (database, Box::from(key));
+            if !self.ready.contains(&pair) {
+                self.ready.push(pair);
+            }
+        }
+    }
+
+    /// Send bytes to a client that is not being served.
+    pub fn send(&mut self, token: Token, bytes: &[u8]) {
+        if let Some(client) = self.clients.get_mut(token)
+            && !client.closing
+            && !client.dead
+        {
+            if client.pending.is_empty() {
+                self.wake.push(token);
+            }
+            client.pending.extend_from_slice(bytes);
+        }
+    }
+
+    /// Close a client that is not being served.
+    pub fn kill(&mut self, token: Token) {
+        if let Some(client) = self.clients.get_mut(token) {
+            client.dead = true;
+            self.wake.push(token);
+        }
+    }
+}
+
+/// A database and a key, borrowed or owned, so that maps can be asked without copying the key.
+pub trait KeyPair {
+    /// The two parts.
+    fn parts(&self) -> (u8, &[u8]);
+}
+
+impl KeyPair for (u8, Box<[u8]>) {
+    fn parts(&self) -> (u8, &[u8]) {
+        (self.0, &self.1)
+    }
+}
+
+impl KeyPair for (u8, &[u8]) {
+    fn parts(&self) -> (u8, &[u8]) {
+        (self.0, self.1)
+    }
+}
+
+impl<'a> std::borrow::Borrow<dyn KeyPair + 'a> for (u8, Box<[u8]>) {
+    fn borrow(&self) -> &(dyn KeyPair + 'a) {
+        self
+    }
+}
+
+impl std::hash::Hash for dyn KeyPair + '_ {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        let (database, key) = self.parts();
+        // As the derived hash of the owned tuple does, or look-ups would miss.
+        database.hash(state);
+        key.hash(state);
+    }
+}
+
+impl PartialEq for dyn KeyPair + '_ {
+    fn eq(&self, other: &Self) -> bool {
+        self.parts() == other.parts()
+    }
+}
+
+impl Eq for dyn KeyPair + '_ {}

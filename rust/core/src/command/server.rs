@@ -1,0 +1,79 @@
+//! Commands about the node: what it is, how it is set, how it fares.
+
+use super::client::Client;
+use super::fault::{Done, Fault};
+use super::settings::Name;
+use super::table::{self, Command, flag};
+use super::{Ctx, Engine};
+use crate::resp::Args;
+
+/// The version of Redis whose behaviour is served.
+pub const REDIS_VERSION: &str = "7.0.15";
+
+/// The family.
+pub const COMMANDS: &[Command] = &[Command {
+    since: "2.8.13",
+    summary: "Tells about commands.",
+    subcommands: &[Command {
+        since: "2.8.13",
+        summary: "Counts the commands.",
+        ..Command::new("count", command_count, 2, flag::LOADING | flag::STALE)
+    }],
+    ..Command::new("command", command, -1, flag::LOADING | flag::STALE)
+}];
+
+fn command(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
+    ctx.out.array(0);
+    Ok(())
+}
+
+fn command_count(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
+    ctx.out.count(table::all().count());
+    Ok(())
+}
+
+/// The handler of a command that only has sub-commands: reached when none was named.
+pub fn needs_subcommand(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
+    Err(unknown_subcommand_or_arity(&ctx.command.name.to_uppercase(), args.at(1)))
+}
+
+/// What Redis says when a sub-command gets arguments it does not take.
+pub fn unknown_subcommand_or_arity(parent: &str, sub: &[u8]) -> Fault {
+    let mut text = b"ERR Unknown subcommand or wrong number of arguments for '".to_vec();
+    text.extend_from_slice(&sub[..sub.len().min(128)]);
+    text.extend_from_slice(format!("'. Try {parent} HELP.").as_bytes());
+    Fault::bytes(text)
+}
+
+/// Answer `<command> HELP`, from the table.
+pub fn help(ctx: &mut Ctx<'_>, parent: &str) {
+    let Some((row, _)) = table::find(parent.as_bytes()) else {
+        return ctx.out.array(0);
+    };
+    let mut lines = vec![format!("{parent} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:")];
+    for sub in row.subcommands {
+        lines.push(format!("{} {}", sub.name.to_uppercase(), sub.syntax).trim_end().to_owned());
+        lines.push(format!("    {}", sub.summary));
+    }
+    ctx.out.array(lines.len());
+    for line in lines {
+        ctx.out.status(&line);
+    }
+}
+
+/// Whether a client may use DEBUG.
+pub fn debug_allowed(engine: &Engine, client: &Client) -> bool {
+    match engine.settings.text(Name::enable_debug_command) {
+        "yes" => true,
+        "local" => client.by_unix_socket || client.address.starts_with("127.") || client.address.starts_with("[::1]"),
+        _ => false,
+    }
+}
+
+/// What a client that may not use DEBUG is told.
+pub fn debug_refusal() -> Fault {
+    Fault::new(
+        "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you can run it from a \
+         local connection, otherwise you need to set this option in the configuration file, and then restart the server.",
+    )
+}
