@@ -230,10 +230,7 @@ impl Command {
                     } else {
                         let rest = args.len().saturating_sub(first);
                         let rest = if limit > 1 { rest / limit as usize } else { rest };
-                        match (first + rest).checked_sub(last.unsigned_abs() as usize) {
-                            Some(end) => end,
-                            None => return None,
-                        }
+                        (first + rest).checked_sub(last.unsigned_abs() as usize)?
                     };
                     if end >= args.len() || end < first {
                         return None;
