@@ -6,6 +6,7 @@
 
 pub mod clock;
 pub mod command;
+pub mod notify;
 pub mod resp;
 pub mod slot;
 pub mod store;

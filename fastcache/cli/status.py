@@ -1,0 +1,144 @@
+"""`fastcache status`: how the embedded cluster is, as a table or as JSON."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from fastcache.cli.common import directory_option
+from fastcache.embedded import cluster
+from fastcache.embedded.cluster import Report
+from fastcache.errors import DEGRADED, OK, UsageError
+from fastcache.model import Health
+
+WATCH_SECONDS = 1.0
+COLOURS = {Health.HEALTHY: "green", Health.UNHEALTHY: "red", Health.UNKNOWN: "yellow"}
+
+
+@click.command()
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True)
+@click.option("--watch", is_flag=True, help="Show it again every second until Ctrl-C.")
+@directory_option
+def command(output: str, watch: bool, directory: Path) -> None:
+    """Show how the cluster is; exit code 3 when a part of it is not well."""
+    if watch and output == "json":
+        raise UsageError("--watch shows a table; for JSON call status again")
+    reports = cluster.report(directory)
+    if output == "json":
+        click.echo(json.dumps(document(reports), indent=1))
+    elif watch:
+        reports = keep_showing(directory, reports)
+    else:
+        console = Console()
+        console.print(table(reports))
+        console.print(cluster.summary(reports), highlight=False)
+    sys.exit(OK if all(report.health is Health.HEALTHY for report in reports) else DEGRADED)
+
+
+def keep_showing(directory: Path, reports: tuple[Report, ...]) -> tuple[Report, ...]:
+    """Refresh until the reader has seen enough; what was seen last is returned."""
+    with Live(table(reports), auto_refresh=False) as live:
+        try:
+            while True:
+                time.sleep(WATCH_SECONDS)
+                reports = cluster.report(directory)
+                live.update(table(reports), refresh=True)
+        except KeyboardInterrupt:
+            return reports
+
+
+def document(reports: tuple[Report, ...]) -> dict[str, object]:
+    """The status as JSON; names of fields as the health service gives them."""
+    well = [report for report in reports if report.health is Health.HEALTHY]
+    return {
+        "status": "ok" if len(well) == len(reports) else "degraded",
+        "nodes": [
+            {
+                "nodeId": report.name,
+                "nodeType": report.kind,
+                "host": report.endpoint.host,
+                "port": report.endpoint.port,
+                "pid": report.pid,
+                "status": report.health.value,
+                "errorMessage": report.reason or None,
+                "uptimeSeconds": report.uptime_seconds,
+                "keys": keys(report),
+                "usedMemory": number(report, "used_memory"),
+                "maxMemory": number(report, "maxmemory"),
+                "connectedClients": number(report, "connected_clients"),
+                "opsPerSecond": number(report, "instantaneous_ops_per_sec"),
+            }
+            for report in reports
+        ],
+    }
+
+
+def table(reports: tuple[Report, ...]) -> Table:
+    """One line a process."""
+    shown = Table(box=None, header_style="bold", pad_edge=False)
+    shown.add_column("name")
+    shown.add_column("address")
+    shown.add_column("state")
+    for column in ("pid", "up", "keys", "memory", "clients", "op/s"):
+        shown.add_column(column, justify="right")
+    for report in reports:
+        state = report.health.value if not report.reason else f"{report.health.value}: {report.reason}"
+        shown.add_row(
+            report.name,
+            str(report.endpoint),
+            f"[{COLOURS[report.health]}]{state}[/]",
+            str(report.pid),
+            duration(report.uptime_seconds),
+            counted(keys(report)),
+            size(number(report, "used_memory")),
+            counted(number(report, "connected_clients")),
+            counted(number(report, "instantaneous_ops_per_sec")),
+        )
+    return shown
+
+
+def number(report: Report, field: str) -> int | None:
+    """A whole number out of INFO; None when it was not said."""
+    text = report.info.get(field, "")
+    return int(text) if text.lstrip("-").isdecimal() else None
+
+
+def keys(report: Report) -> int | None:
+    """The keys of all databases together; INFO names only databases that hold some."""
+    if not report.info:
+        return None
+    spaces = (value for name, value in report.info.items() if name.startswith("db") and name[2:].isdecimal())
+    return sum(int(dict(part.split("=") for part in space.split(","))["keys"]) for space in spaces)
+
+
+def counted(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}".replace(",", " ")
+
+
+def size(value: int | None) -> str:
+    """Bytes as people say them."""
+    if value is None:
+        return "-"
+    amount = float(value)
+    for unit in ("B", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.2f} GiB"
+
+
+def duration(seconds: int) -> str:
+    """`42s`, `3m10s`, `5h02m`, `12d04h`."""
+    minutes, s = divmod(seconds, 60)
+    hours, m = divmod(minutes, 60)
+    days, h = divmod(hours, 24)
+    if days:
+        return f"{days}d{h:02}h"
+    if hours:
+        return f"{hours}h{m:02}m"
+    return f"{m}m{s:02}s" if minutes else f"{s}s"

@@ -1,0 +1,1 @@
+"""How our own programs speak to servers."""

@@ -1,0 +1,36 @@
+"""How a lean process is started: which command, and how its settings reach it unseen.
+
+Two callers: `fastcache node` replaces itself by the lean process, the embedded cluster starts many.
+"""
+
+import os
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NoReturn
+
+LEAN = Path(__file__).with_name("lean.py")
+
+
+def command(name: str, settings_descriptor: int) -> list[str]:
+    """The arguments of a lean process. `name` is what `ps` shows, such as node-7001."""
+    # -I: nothing from the environment or the current directory. -S: no site-packages, hence no `site`.
+    # -X: less memory for line tables nobody will read.
+    return [sys.executable, "-I", "-S", "-X", "no_debug_ranges", str(LEAN), name, str(settings_descriptor)]
+
+
+def sealed_settings(settings: Iterable[tuple[str, str]]) -> int:
+    """A file in memory that holds the settings; whoever inherits the descriptor can read them."""
+    descriptor = os.memfd_create("settings", 0)
+    with os.fdopen(os.dup(descriptor), "wb") as file:
+        for name, value in settings:
+            file.write(f"{name}\0{value}\0".encode("utf-8", "surrogateescape"))
+    return descriptor
+
+
+def become(name: str, settings: Iterable[tuple[str, str]]) -> NoReturn:
+    """Replace this process by the lean one; process id, environment and open sockets stay."""
+    arguments = command(name, sealed_settings(settings))
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(arguments[0], arguments)

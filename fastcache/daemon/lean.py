@@ -1,0 +1,167 @@
+"""The process that a cache node is: it starts the core, obeys signals, and tells how it is.
+
+Fifty of these may run on one machine, so it is run as `python -I -S lean.py` and imports nothing but the
+core and modules compiled into the interpreter: no `os`, no `signal`, no `json`, no `logging`. The settings
+were judged by the process before it (see launch.py) and arrive through an inherited file descriptor, as
+`name NUL value NUL ...`: neither the argument list nor the environment may show a password.
+
+    lean.py NAME SETTINGS_FD
+
+Exit codes: 0 stopped in order, 1 could not start or the core ended by itself, 78 a bad setting.
+"""
+
+import _signal
+import gc
+import posix
+import sys
+import time
+
+sys.path.insert(0, __file__.rsplit("/", 3)[0])
+
+import contextlib
+
+from fastcache import _core
+
+# How often the main thread wakes to compare heartbeats when nothing else asks for more.
+TICK_SECONDS = 1.0
+# How many ticks pass between two STATUS lines for the service manager.
+TICKS_PER_STATUS = 5
+
+OK, FAILED, BAD_CONFIGURATION = 0, 1, 78
+
+
+class Log:
+    """Structured lines on stdout: JSON for machines, `key=value` for people."""
+
+    def __init__(self, name: str, json: bool) -> None:
+        self.name = name
+        self.json = json
+
+    def write(self, level: str, event: str, **fields: object) -> None:
+        seconds = time.time()
+        stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{int(seconds * 1000) % 1000:03}Z"
+        fields = {"time": stamp, "level": level, "process": self.name, "event": event, **fields}
+        if self.json:
+            line = (
+                "{" + ", ".join(f"{quoted(key)}: {as_json(value)}" for key, value in fields.items()) + "}\n"
+            )
+        else:
+            extra = list(fields.items())[4:]
+            line = f"{stamp} {level:<7} {self.name} {event}" + "".join(f" {k}={v}" for k, v in extra) + "\n"
+        try:
+            posix.write(1, line.encode("utf-8", "backslashreplace"))
+        except OSError:
+            pass  # Nobody reads any more; serving goes on.
+
+
+def as_json(value: object) -> str:
+    return str(value) if isinstance(value, int | float) else quoted(str(value))
+
+
+def quoted(text: str) -> str:
+    """A JSON string; written by hand because the json module would cost every node 100 KB."""
+    characters = []
+    for character in text:
+        if character in '"\\':
+            characters.append("\\" + character)
+        elif character < " ":
+            characters.append(f"\\u{ord(character):04x}")
+        else:
+            characters.append(character)
+    return '"' + "".join(characters) + '"'
+
+
+def settings_from(descriptor: int) -> list[tuple[str, str]]:
+    """Read `name NUL value NUL ...` to its end."""
+    parts = []
+    posix.lseek(descriptor, 0, 0)
+    while part := posix.read(descriptor, 65536):
+        parts.append(part)
+    posix.close(descriptor)
+    words = b"".join(parts).decode("utf-8", "surrogateescape").split("\0")[:-1]
+    return list(zip(words[::2], words[1::2], strict=True))
+
+
+def watchdog_interval() -> float:
+    """A third of the time after which the service manager gives up on us; 0 when it does not watch."""
+    environment = posix.environ
+    watched_process = environment.get(b"WATCHDOG_PID", b"")
+    if watched_process and int(watched_process) != posix.getpid():
+        return 0.0
+    return int(environment.get(b"WATCHDOG_USEC", b"0")) / 3e6
+
+
+def tell(state: str) -> None:
+    """Speak to the service manager; that it does not listen is no reason to stop."""
+    with contextlib.suppress(OSError):
+        _core.notify(state)
+
+
+def serve(node: _core.Node, log: Log) -> int:
+    """Stay until the core has ended, feeding the watchdog only while the core's heartbeat rises."""
+    stopping = 0
+
+    def stop(signal: int, _frame: object) -> None:
+        nonlocal stopping
+        stopping = signal
+
+    for signal in (_signal.SIGTERM, _signal.SIGINT):
+        _signal.signal(signal, stop)
+    _signal.signal(_signal.SIGHUP, _signal.SIG_IGN)  # reserved: settings change by CONFIG SET
+
+    interval = watchdog_interval()
+    tick = min(interval, TICK_SECONDS) if interval else TICK_SECONDS
+    managed = b"NOTIFY_SOCKET" in posix.environ
+    last_beat, ticks = -1, 0
+    while not node.wait(tick):
+        if stopping:
+            log.write("info", "stopping", signal=stopping)
+            tell("STOPPING=1\nSTATUS=answering what has arrived, then leaving")
+            node.stop()
+            return OK
+        if managed:
+            beat = node.heartbeat()
+            if beat != last_beat:
+                last_beat = beat
+                tell("WATCHDOG=1")
+            if ticks % TICKS_PER_STATUS == 0:
+                tell(status_line(node.stats()))
+            ticks += 1
+    return OK
+
+
+def status_line(stats: dict[str, int | float]) -> str:
+    shown = ("connected_clients", "current_entries", "current_memory")
+    return "STATUS=serving: " + ", ".join(f"{name} {stats[name]}" for name in shown if name in stats)
+
+
+def main(name: str, settings_descriptor: str) -> int:
+    started = time.monotonic()
+    settings = settings_from(int(settings_descriptor))
+    chosen = dict(settings)
+    log = Log(name, json=chosen.get("log-format", "console") == "json")
+    try:
+        node = _core.Node(settings)
+    except ValueError as error:
+        log.write("error", "bad setting", error=error)
+        return BAD_CONFIGURATION
+    port = chosen.get("port", "")
+    try:
+        node.start()
+    except OSError as error:
+        log.write("error", "cannot start", port=port, error=error)
+        return FAILED
+    # Nothing that lives now will ever be garbage, and nothing later makes cycles.
+    del settings, chosen
+    gc.collect()
+    gc.disable()
+    tell("READY=1\nSTATUS=serving")
+    took = int((time.monotonic() - started) * 1000)
+    log.write("info", "serving", port=port, pid=posix.getpid(), version=_core.version(), start_ms=took)
+    code = serve(node, log)
+    log.write("info", "stopped")
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1], sys.argv[2]))

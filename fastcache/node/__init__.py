@@ -1,0 +1,1 @@
+"""The cache node as an operator starts it: `fastcache node --config FILE`."""
