@@ -19,6 +19,8 @@ pub mod settings;
 pub mod slowlog;
 pub mod strings;
 pub mod table;
+#[cfg(test)]
+pub mod testing;
 pub mod transactions;
 
 pub use client::{Client, OnTimeout};
