@@ -6,8 +6,10 @@
 
 pub mod clock;
 pub mod command;
+pub mod net;
 pub mod notify;
 pub mod resp;
+pub mod server;
 pub mod slot;
 pub mod store;
 pub mod sys;

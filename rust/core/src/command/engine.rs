@@ -57,6 +57,8 @@ pub struct Engine {
     pub run_id: String,
     /// CLIENT PAUSE: until when, and whether only writes wait.
     pub paused: Option<(u64, bool)>,
+    /// DEBUG SET-ACTIVE-EXPIRE: whether expired keys are looked for in the background.
+    pub active_expiry: bool,
     /// A transaction is being executed: nobody is woken and nothing blocks.
     pub in_transaction: bool,
     /// How sockets are waited for, for INFO.
@@ -144,6 +146,7 @@ impl Engine {
             started: now,
             run_id,
             paused: None,
+            active_expiry: true,
             in_transaction: false,
             multiplexing: "epoll",
             blocked_clients: 0,
@@ -189,6 +192,38 @@ impl Engine {
         super::transactions::unwatch(self, client);
         super::blocking::stop_waiting(self, client);
         super::pubsub::unsubscribe_all(self, client);
+    }
+
+    /// Whether a pause holds this request of a client back: all of them, or those that write.
+    pub fn holds(&self, client: &Client, args: &crate::resp::Args<'_>) -> bool {
+        let Some((_, only_writes)) = self.paused else {
+            return false;
+        };
+        let Some((row, _)) = super::dispatch::resolve_quietly(args) else {
+            return false;
+        };
+        let queueing = client.multi.is_some() && row.name != "exec";
+        let writes = row.is(super::table::flag::WRITE | super::table::flag::MAY_REPLICATE)
+            || (row.name == "exec"
+                && client
+                    .multi
+                    .as_ref()
+                    .is_some_and(|multi| multi.queue.iter().any(|(row, _)| row.is(super::table::flag::WRITE))));
+        // CLIENT must go through, or nobody could end the pause.
+        row.group != "connection" && !queueing && (!only_writes || writes)
+    }
+
+    /// End a pause: who was held back is served again.
+    pub fn unpause(&mut self) {
+        self.paused = None;
+        let waiting: Vec<Token> =
+            self.clients.iter().filter(|client| client.query_bytes > 0).map(|client| client.token).collect();
+        self.resumed.extend(waiting);
+    }
+
+    /// Whether expired keys are looked for in the background: not while a pause promises that nothing changes.
+    pub fn expiry_is_active(&self) -> bool {
+        self.active_expiry && self.paused.is_none()
     }
 
     /// Bytes of memory in use: data, tables, buffers. Pages of the arena that are merely held ready do not count.

@@ -1,0 +1,460 @@
+//! The loop: wait, read, serve, write.
+//!
+//! Requests are read into one buffer that all connections share and are served from where
+//! they lie; only what is incomplete is kept by its connection. Replies of one turn are
+//! gathered in one buffer and written at once; only what the socket does not take is kept.
+//! A client that does not read its replies is not served further, so nobody's buffers grow
+//! by their own requests.
+
+use super::{Errand, upkeep};
+use crate::command::client::{Client, Token};
+use crate::command::settings::Name;
+use crate::command::{Engine, blocking, dispatch};
+use crate::net::{self, Interest, Listener, Moved, Peer, Poll, Waker};
+use crate::resp::request::{QUOTED, inline_words};
+use crate::resp::{Args, Reply, RequestParser};
+use rustix::fd::OwnedFd;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+const SHARED_INPUT: usize = 64 * 1024;
+/// Replies of one client beyond which they are written before more of its requests are served.
+const FLUSH_AT: usize = 256 * 1024;
+const FIRST_CLIENT: u64 = 1 << 32; // Keys below name listeners and the waker.
+const WAKER: u64 = FIRST_CLIENT - 1;
+
+/// A client's socket and what it has sent that is not served yet.
+pub(super) struct Connection {
+    socket: OwnedFd,
+    input: Vec<u8>,
+    parser: RequestParser,
+    interest: Interest,
+}
+
+pub(super) struct EventLoop {
+    pub(super) engine: Engine,
+    poll: Poll,
+    waker: Waker,
+    inbox: Receiver<Errand>,
+    listeners: Vec<Listener>,
+    connections: Vec<Option<Connection>>,
+    shared_input: Vec<u8>,
+    reply: Reply,
+    pub(super) timers: upkeep::Timers,
+}
+
+impl EventLoop {
+    /// Open all sockets the settings name.
+    pub(super) fn open(mut engine: Engine, inbox: Receiver<Errand>) -> io::Result<(EventLoop, Waker)> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(&poll, WAKER)?;
+        let settings = &engine.settings;
+        let backlog = settings.number(Name::tcp_backlog) as i32;
+        let mut listeners = Vec::new();
+        let port = settings.number(Name::port) as u16;
+        if port > 0 {
+            for address in settings.text(Name::bind).split_whitespace() {
+                // Redis' convention: an address with a minus may be missing on this host.
+                let (address, optional) = address.strip_prefix('-').map_or((address, false), |rest| (rest, true));
+                match Listener::tcp(address, port, backlog) {
+                    Ok(listener) => listeners.push(listener),
+                    Err(_) if optional => {}
+                    Err(error) => return Err(named(error, &format!("{address}:{port}"))),
+                }
+            }
+        }
+        let path = settings.text(Name::unixsocket);
+        if !path.is_empty() {
+            let mode = u32::from_str_radix(settings.text(Name::unixsocketperm), 8).unwrap_or(0o700);
+            listeners.push(Listener::unix(path, mode, backlog).map_err(|error| named(error, path))?);
+        }
+        if listeners.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "nothing to listen on: set port or unixsocket"));
+        }
+        for (index, listener) in listeners.iter().enumerate() {
+            poll.add(listener, index as u64, Interest::Read)?;
+        }
+        crate::clock::ticks_per_us();
+        engine.store.set_now(crate::clock::wall_ms());
+        let serving = EventLoop {
+            engine,
+            poll,
+            waker: waker.clone(),
+            inbox,
+            listeners,
+            connections: Vec::new(),
+            shared_input: vec![0; SHARED_INPUT],
+            reply: Reply::default(),
+            timers: upkeep::Timers::default(),
+        };
+        Ok((serving, waker))
+    }
+
+    /// Serve until told to stop.
+    pub(super) fn run(&mut self, heartbeat: &AtomicU64) {
+        while !self.engine.stopping {
+            heartbeat.fetch_add(1, Ordering::Relaxed);
+            let longest = self.timers.next_wait(&self.engine);
+            let Ok(count) = self.poll.wait(longest) else {
+                break; // The set of sockets itself is broken: nothing can be served any more.
+            };
+            self.engine.store.set_now(crate::clock::wall_ms());
+            self.engine.stats.loops += 1;
+            for index in 0..count {
+                let Some(ready) = self.poll.ready(index) else { break };
+                if ready.key >= FIRST_CLIENT {
+                    let token = (ready.key - FIRST_CLIENT) as Token;
+                    if ready.write {
+                        self.writable(token);
+                    }
+                    if ready.read {
+                        self.readable(token);
+                    }
+                } else if ready.key == WAKER {
+                    self.waker.clear();
+                    while let Ok(errand) = self.inbox.try_recv() {
+                        errand(&mut self.engine);
+                    }
+                } else {
+                    self.accept(ready.key as usize);
+                }
+            }
+            if self.timers.due(&self.engine) {
+                self.upkeep();
+            }
+            self.settle();
+        }
+        self.drain();
+    }
+
+    fn accept(&mut self, index: usize) {
+        // A bounded number at a time: a storm of connections must not starve who is connected.
+        for _ in 0..64 {
+            let keepalive = self.engine.settings.number(Name::tcp_keepalive) as u64;
+            match self.listeners[index].accept(keepalive) {
+                Ok(Some(peer)) => self.welcome(peer),
+                // Out of descriptors, say: those who wait are served when some are free again.
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
+    fn welcome(&mut self, peer: Peer) {
+        let settings = &self.engine.settings;
+        if self.engine.clients.len() >= settings.size(Name::maxclients) {
+            self.engine.stats.rejected_connections += 1;
+            net::write(&peer.socket, b"-ERR max number of clients reached\r\n");
+            return;
+        }
+        if settings.is_on(Name::protected_mode) && settings.text(Name::requirepass).is_empty() && !peer.from_here {
+            self.engine.stats.rejected_connections += 1;
+            net::write(
+                &peer.socket,
+                b"-DENIED FastCache runs in protected mode: no password is set, so only clients of its own host are \
+                  served. Set requirepass, or protected-mode no where the network is trusted.\r\n",
+            );
+            return;
+        }
+        let mut client = self.engine.new_client();
+        client.socket = peer.number();
+        client.by_unix_socket = peer.unix;
+        client.address = peer.address;
+        client.local_address = peer.local_address;
+        let token = self.engine.clients.add(client);
+        let connection = Connection {
+            socket: peer.socket,
+            input: Vec::new(),
+            parser: RequestParser::default(),
+            interest: Interest::Read,
+        };
+        if self.poll.add(&connection.socket, FIRST_CLIENT + u64::from(token), Interest::Read).is_err() {
+            self.engine.clients.take(token);
+            self.engine.clients.forget(token);
+            return;
+        }
+        let place = token as usize;
+        if self.connections.len() <= place {
+            self.connections.resize_with(place + 1, || None);
+        }
+        self.connections[place] = Some(connection);
+    }
+
+    fn readable(&mut self, token: Token) {
+        let Some(connection) = self.connections.get_mut(token as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        self.engine.stats.reads += 1;
+        let moved = if connection.input.is_empty() {
+            net::read(&connection.socket, &mut self.shared_input)
+        } else {
+            // Memory follows what has arrived, up to twice as much; never what a header announces.
+            let missing = connection.parser.missing_bytes(connection.input.len());
+            let most = missing.clamp(SHARED_INPUT / 4, connection.input.len().max(SHARED_INPUT));
+            net::read_more(&connection.socket, &mut connection.input, most)
+        };
+        match moved {
+            Moved::NotNow => {}
+            Moved::Gone => self.close(token),
+            Moved::Bytes(count) => {
+                self.engine.stats.input_bytes += count as u64;
+                if connection.input.is_empty() {
+                    let shared = std::mem::take(&mut self.shared_input);
+                    let used = self.serve(token, &shared[..count]);
+                    if used < count
+                        && let Some(connection) = self.connections[token as usize].as_mut()
+                    {
+                        connection.input.extend_from_slice(&shared[used..count]);
+                    }
+                    self.shared_input = shared;
+                } else {
+                    self.serve_kept(token);
+                }
+                self.after_serving(token);
+            }
+        }
+    }
+
+    /// Serve what a connection has kept.
+    fn serve_kept(&mut self, token: Token) {
+        let Some(connection) = self.connections.get_mut(token as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        let mut input = std::mem::take(&mut connection.input);
+        let used = self.serve(token, &input);
+        if let Some(connection) = self.connections[token as usize].as_mut() {
+            if used == input.len() {
+                input.clear();
+                if input.capacity() > SHARED_INPUT {
+                    input = Vec::new();
+                }
+                connection.parser.relax();
+            } else if used > 0 {
+                input.drain(..used);
+            }
+            connection.input = input;
+        }
+    }
+
+    /// Serve the requests in `input`; returns how many bytes of it are done with.
+    fn serve(&mut self, token: Token, input: &[u8]) -> usize {
+        let Some(mut client) = self.engine.clients.take(token) else {
+            return input.len();
+        };
+        let Some(connection) = self.connections[token as usize].as_mut() else {
+            self.engine.clients.put_back(client);
+            return input.len();
+        };
+        let mut parser = std::mem::take(&mut connection.parser);
+        client.last_seen = self.engine.store.now();
+        self.reply.clear();
+        self.reply.speak(client.resp3);
+        if !client.pending.is_empty() {
+            self.reply.raw(&std::mem::take(&mut client.pending));
+        }
+        let mut limits = dispatch::limits(&self.engine, &client);
+        let mut used = 0;
+        while used < input.len() && client.blocked.is_none() && !client.closing && !client.dead {
+            let rest = &input[used..];
+            match parser.parse(rest, limits) {
+                Ok(None) => break,
+                Ok(Some(len)) => {
+                    if !parser.spans().is_empty() {
+                        let args = Args::new(rest, parser.spans());
+                        if let Some(hostile) = cross_protocol(&args) {
+                            self.engine.stats.errors += hostile;
+                            client.dead = true;
+                            break;
+                        }
+                        if self.engine.paused.is_some() && self.engine.holds(&client, &args) {
+                            break; // Served when the pause ends.
+                        }
+                        let was_open = client.authenticated;
+                        dispatch::serve(&mut self.engine, &mut client, &args, &mut self.reply);
+                        if client.authenticated != was_open {
+                            limits = dispatch::limits(&self.engine, &client);
+                        }
+                    }
+                    used += len;
+                }
+                Err(error) if error.0 == QUOTED => match inline_words(rest) {
+                    Ok((words, len)) => {
+                        dispatch::serve(&mut self.engine, &mut client, &words.as_args(), &mut self.reply);
+                        used += len.min(rest.len());
+                    }
+                    Err(error) => break_off(&mut client, &mut self.reply, &error.0),
+                },
+                Err(error) => break_off(&mut client, &mut self.reply, &error.0),
+            }
+            if !self.engine.ready.is_empty() {
+                blocking::serve_ready(&mut self.engine);
+            }
+            if self.reply.len() > FLUSH_AT && !self.flush(&mut client) {
+                break; // It does not read: the rest waits until it does.
+            }
+        }
+        if client.closing || client.dead {
+            used = input.len(); // What follows is not answered.
+        }
+        client.query_bytes = input.len() - used;
+        if client.query_bytes > self.engine.settings.size(Name::client_query_buffer_limit) {
+            self.engine.stats.query_limit_disconnections += 1;
+            client.dead = true;
+        }
+        self.flush(&mut client);
+        if let Some(connection) = self.connections[token as usize].as_mut() {
+            connection.parser = parser;
+        }
+        self.engine.clients.put_back(client);
+        used
+    }
+
+    /// Write the gathered replies; what the socket does not take stays pending. `true` when all went.
+    fn flush(&mut self, client: &mut Client) -> bool {
+        if !client.pending.is_empty() {
+            // Messages that the client sent to itself, behind its replies.
+            self.reply.raw(&std::mem::take(&mut client.pending));
+        }
+        if self.reply.is_empty() || client.dead {
+            self.reply.clear();
+            return true;
+        }
+        let Some(connection) = self.connections[client.token as usize].as_mut() else {
+            return true;
+        };
+        let mut sent = 0;
+        while sent < self.reply.len() {
+            self.engine.stats.writes += 1;
+            match net::write(&connection.socket, &self.reply.bytes()[sent..]) {
+                Moved::Bytes(count) => sent += count,
+                Moved::NotNow => break,
+                Moved::Gone => {
+                    client.dead = true;
+                    break;
+                }
+            }
+        }
+        self.engine.stats.output_bytes += sent as u64;
+        let all = sent == self.reply.len();
+        if !all && !client.dead {
+            client.pending.extend_from_slice(&self.reply.bytes()[sent..]);
+        }
+        self.reply.clear();
+        all
+    }
+
+    /// Close or re-arm a client after its turn.
+    fn after_serving(&mut self, token: Token) {
+        let Some(client) = self.engine.clients.get_mut(token) else {
+            return;
+        };
+        if client.dead || (client.closing && client.pending.is_empty()) {
+            return self.close(token);
+        }
+        let Some(connection) = self.connections[token as usize].as_mut() else {
+            return;
+        };
+        let wanted = if client.pending.is_empty() {
+            Interest::Read
+        } else if connection.input.is_empty() {
+            Interest::Both
+        } else {
+            Interest::Write // It has requests waiting and does not read its replies: read no more.
+        };
+        if wanted != connection.interest
+            && self.poll.change(&connection.socket, FIRST_CLIENT + u64::from(token), wanted).is_ok()
+        {
+            connection.interest = wanted;
+        }
+        if !client.pending.is_empty()
+            && upkeep::over_output_limit(&self.engine.settings, client, self.engine.store.now())
+        {
+            self.engine.stats.output_limit_disconnections += 1;
+            self.close(token);
+        }
+    }
+
+    fn writable(&mut self, token: Token) {
+        self.write_pending(token);
+        let caught_up =
+            self.engine.clients.get(token).is_some_and(|client| client.pending.is_empty() && client.blocked.is_none());
+        if caught_up && self.connections[token as usize].as_ref().is_some_and(|connection| !connection.input.is_empty())
+        {
+            self.serve_kept(token);
+        }
+        self.after_serving(token);
+    }
+
+    fn write_pending(&mut self, token: Token) {
+        if let Some(mut client) = self.engine.clients.take(token) {
+            self.reply.clear();
+            self.flush(&mut client);
+            self.engine.clients.put_back(client);
+        }
+    }
+
+    /// Send what one client's requests produced for others, and go on with those who no longer wait.
+    pub(super) fn settle(&mut self) {
+        loop {
+            if !self.engine.ready.is_empty() {
+                blocking::serve_ready(&mut self.engine);
+            }
+            if let Some(token) = self.engine.wake.pop() {
+                self.write_pending(token);
+                self.after_serving(token);
+            } else if let Some(token) = self.engine.resumed.pop() {
+                self.serve_kept(token);
+                self.after_serving(token);
+            } else {
+                return;
+            }
+        }
+    }
+
+    pub(super) fn close(&mut self, token: Token) {
+        if let Some(mut client) = self.engine.clients.take(token) {
+            self.engine.leave(&mut client);
+            self.engine.clients.forget(token);
+        }
+        if let Some(place) = self.connections.get_mut(token as usize) {
+            *place = None; // Closing the socket takes it out of the set.
+        }
+    }
+
+    /// Told to stop: no new connections, but replies that are due are sent, within bounds.
+    fn drain(&mut self) {
+        self.listeners.clear();
+        let seconds = self.engine.settings.number(Name::shutdown_timeout) as u64;
+        let until = crate::clock::wall_ms() + seconds * 1000;
+        while self.engine.clients.iter().any(|client| !client.pending.is_empty()) && crate::clock::wall_ms() < until {
+            let Ok(count) = self.poll.wait(Duration::from_millis(100)) else { break };
+            for index in 0..count {
+                if let Some(ready) = self.poll.ready(index)
+                    && ready.key >= FIRST_CLIENT
+                {
+                    let token = (ready.key - FIRST_CLIENT) as Token;
+                    self.write_pending(token);
+                    if self.engine.clients.get(token).is_none_or(|client| client.dead || client.pending.is_empty()) {
+                        self.close(token);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Answer a protocol error and let the client go.
+fn break_off(client: &mut Client, reply: &mut Reply, text: &str) {
+    reply.error(format!("ERR Protocol error: {text}").as_bytes());
+    client.closing = true;
+}
+
+/// A browser made to talk to us by a hostile page sends these words first: such a connection is closed at once.
+fn cross_protocol(args: &Args<'_>) -> Option<u64> {
+    (args.is(0, "POST") || args.is(0, "HOST:")).then_some(1)
+}
+
+fn named(error: io::Error, what: &str) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
+}
