@@ -22,6 +22,7 @@ pub mod table;
 #[cfg(test)]
 pub mod testing;
 pub mod transactions;
+pub mod zsets;
 
 pub use client::{Client, OnTimeout};
 pub use engine::Engine;

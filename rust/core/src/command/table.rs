@@ -259,6 +259,7 @@ pub static FAMILIES: &[&[Command]] = &[
     super::connection::COMMANDS,
     super::strings::COMMANDS,
     super::keys::COMMANDS,
+    super::zsets::COMMANDS,
     super::transactions::COMMANDS,
     super::pubsub::COMMANDS,
     super::server::COMMANDS,
