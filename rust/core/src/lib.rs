@@ -13,4 +13,3 @@ pub mod server;
 pub mod slot;
 pub mod store;
 pub mod sys;
-pub mod topology;

@@ -344,9 +344,23 @@ fn all_keys(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     Ok(())
 }
 
-/// A cursor as clients send it.
+/// A cursor as Redis reads it: what C's `strtoul` takes whole, blanks in front excepted.
 pub fn parse_cursor(text: &[u8]) -> Result<u64, Fault> {
-    std::str::from_utf8(text).ok().and_then(|text| text.parse::<u64>().ok()).ok_or(Fault::INVALID_CURSOR)
+    let (negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    // Nothing at all reads as zero; a sign alone does not.
+    if digits.is_empty() && !text.is_empty() {
+        return Err(Fault::INVALID_CURSOR);
+    }
+    let mut value = 0u64;
+    for &digit in digits {
+        let next = value.checked_mul(10).and_then(|value| value.checked_add(u64::from(digit.wrapping_sub(b'0'))));
+        value = next.filter(|_| digit.is_ascii_digit()).ok_or(Fault::INVALID_CURSOR)?;
+    }
+    Ok(if negative { value.wrapping_neg() } else { value })
 }
 
 /// The options all SCAN commands share.

@@ -258,6 +258,8 @@ impl Command {
 pub static FAMILIES: &[&[Command]] = &[
     super::connection::COMMANDS,
     super::strings::COMMANDS,
+    super::hashes::COMMANDS,
+    super::sets::COMMANDS,
     super::keys::COMMANDS,
     super::zsets::COMMANDS,
     super::transactions::COMMANDS,

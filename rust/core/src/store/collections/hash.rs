@@ -22,7 +22,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { entries: 128, value: 64 }
+        Limits { entries: 512, value: 64 }
     }
 }
 
@@ -366,7 +366,7 @@ mod tests {
     #[test]
     fn it_turns_large_past_the_limits_and_stays_so() {
         let mut arena = Arena::new();
-        let mut hash = filled(&mut arena, 128);
+        let mut hash = filled(&mut arena, 512);
         assert_eq!(hash.encoding(), "listpack");
         hash.set(&mut arena, &seed(), Limits::default(), b"one more", b"").expect("room");
         assert_eq!(hash.encoding(), "hashtable");
@@ -382,7 +382,7 @@ mod tests {
 
     #[test]
     fn every_field_has_the_same_chance() {
-        for fields in [10, 400] {
+        for fields in [10, 600] {
             let mut arena = Arena::new();
             let hash = filled(&mut arena, fields);
             let mut random = Random::new(7);
@@ -398,7 +398,7 @@ mod tests {
 
     #[test]
     fn samples_are_different_fields_each_as_likely() {
-        for (fields, count) in [(10, 3), (10, 9), (10, 20), (400, 20), (400, 300), (400, 400)] {
+        for (fields, count) in [(10, 3), (10, 9), (10, 20), (600, 20), (600, 500), (600, 600)] {
             let mut arena = Arena::new();
             let hash = filled(&mut arena, fields);
             let mut random = Random::new(fields as u64);

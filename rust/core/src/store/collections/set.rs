@@ -25,7 +25,7 @@ impl Default for Limits {
 }
 
 /// One member, as it is kept.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Member<'a> {
     /// A whole number of a small set.
     Number(i64),
