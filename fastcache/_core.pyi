@@ -1,5 +1,7 @@
 """What rust/py offers to Python. The code is in rust/py/src; both must say the same."""
 
+from os import PathLike
+
 def version() -> str: ...
 def build_profile() -> str:
     """Say "release", or "debug" for a build that checks itself and is slow."""
@@ -30,3 +32,46 @@ class Node:
 
     def stats(self) -> dict[str, int | float]:
         """The counters by name."""
+
+def slot_of(key: bytes | str) -> int:
+    """Tell the slot of a key; text is taken as UTF-8."""
+
+def place(
+    members: bytes, previous: bytes | None = None, *, virtual_nodes: int = 150, replicas: int = 0
+) -> bytes:
+    """Place all slots on members, moving as little as possible. JSON in and out, see topology/plan.rs."""
+
+class Topology:
+    """A topology document that holds together; ValueError says why one does not."""
+
+    def __init__(self, json: bytes) -> None: ...
+    @staticmethod
+    def load(path: str | PathLike[str]) -> Topology:
+        """Read the one that was saved at `path`; ValueError when it is damaged or not there."""
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Keep it at `path`; the old file is replaced whole."""
+
+    def canonical(self) -> bytes:
+        """The bytes that everybody agrees on."""
+
+    @property
+    def epoch(self) -> int: ...
+    @property
+    def cluster_id(self) -> str: ...
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical bytes, in hex."""
+
+    @property
+    def node_ids(self) -> list[str]:
+        """Ids of all nodes, sorted."""
+
+    def holders(self, slot: int) -> list[str]:
+        """Ids of the main and then the replicas of a slot; empty when nobody holds it."""
+
+    def node_of(self, key: bytes | str) -> str | None:
+        """The id of the node that owns a key; None when its slot has no main."""
+
+    def slots_down(self) -> int:
+        """How many slots have no main, or one that is known to be down."""

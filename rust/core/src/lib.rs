@@ -13,3 +13,4 @@ pub mod server;
 pub mod slot;
 pub mod store;
 pub mod sys;
+pub mod topology;

@@ -4,6 +4,8 @@
 //! exceptions, and whatever may wait releases the GIL. What Python sees is described in
 //! `fastcache/_core.pyi`, which must say the same.
 
+mod topology;
+
 use fastcache_core::notify;
 use pyo3::exceptions::PyOSError;
 use pyo3::prelude::*;
@@ -40,6 +42,8 @@ fn notify_manager(state: &str) -> PyResult<bool> {
 
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use super::topology::{Topology, place, slot_of};
     #[pymodule_export]
     use super::{build_profile, notify_manager, version};
 }

@@ -7,7 +7,9 @@ use super::table::{Command, INSERT, OVERWRITE, READ, READ_DELETE, READ_UPDATE, U
 use super::{Ctx, keys as generic};
 use crate::resp::Args;
 use crate::resp::number::parse_i64;
+use crate::store::keyspace::Whereabouts;
 use crate::store::{Found, Keep, Kind};
+use smallvec::SmallVec;
 
 const READ_FAST: u32 = flag::READONLY | flag::FAST;
 const WRITE_FAST: u32 = flag::WRITE | flag::DENYOOM | flag::FAST;
@@ -342,15 +344,23 @@ fn getdel(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
 }
 
 fn mget(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
-    for name in args.from(1) {
-        ctx.engine.store.prefetch(ctx.client.database, name);
-    }
     ctx.out.array(args.len() - 1);
-    for name in args.from(1) {
-        match ctx.read(name, Kind::String) {
-            Ok(Some(found)) => ctx.out.bulk(ctx.engine.store.text(found)),
-            _ => ctx.out.null(),
+    let database = ctx.client.database;
+    let mut from = 1;
+    while from < args.len() {
+        let store = &ctx.engine.store;
+        let batch: SmallVec<[Whereabouts; 16]> =
+            args.from(from).take(16).map(|name| store.approach(database, name)).collect();
+        batch.iter().for_each(|at| store.approach_group(database, at));
+        batch.iter().for_each(|at| store.approach_entry(database, at));
+        for (at, name) in batch.iter().zip(args.from(from)) {
+            ctx.engine.store.expect(*at);
+            match ctx.read(name, Kind::String) {
+                Ok(Some(found)) => ctx.out.bulk(ctx.engine.store.text(found)),
+                _ => ctx.out.null(),
+            }
         }
+        from += batch.len();
     }
     Ok(())
 }

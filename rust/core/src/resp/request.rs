@@ -121,7 +121,8 @@ const LINE_LIMIT: usize = 64 * 1024;
 /// Finds the requests in a stream of bytes.
 #[derive(Default)]
 pub struct RequestParser {
-    spans: Vec<Span>,
+    spans: Vec<Span>,    // Of all requests since the last `forget`.
+    first: usize,        // Where those of the current request begin.
     position: usize,     // How far the current request was read.
     missing: u32,        // Arguments still to come.
     bulk: Option<usize>, // Length of the argument being read.
@@ -131,7 +132,36 @@ impl RequestParser {
     /// The arguments of the request that [`RequestParser::parse`] completed last.
     #[inline]
     pub fn spans(&self) -> &[Span] {
-        &self.spans
+        self.spans.get(self.first..).unwrap_or_default()
+    }
+
+    /// The arguments of a request completed earlier, since [`RequestParser::forget`]; their place as [`RequestParser::mark`] told it.
+    #[inline]
+    pub fn spans_at(&self, place: (u32, u32)) -> &[Span] {
+        self.spans.get(place.0 as usize..place.1 as usize).unwrap_or_default()
+    }
+
+    /// The place of the arguments of the request completed last.
+    #[inline]
+    pub fn mark(&self) -> (u32, u32) {
+        (self.first as u32, self.spans.len() as u32)
+    }
+
+    /// Forget requests that were completed; one that is not complete stays.
+    #[inline]
+    pub fn forget(&mut self) {
+        if self.position == 0 {
+            self.spans.clear();
+            self.first = 0;
+        }
+    }
+
+    /// Forget everything: the next bytes are the first of a request.
+    pub fn restart(&mut self) {
+        self.position = 0;
+        self.missing = 0;
+        self.bulk = None;
+        self.forget();
     }
 
     /// Whether a request has begun and not ended.
@@ -161,10 +191,10 @@ impl RequestParser {
     #[inline]
     pub fn parse(&mut self, bytes: &[u8], limits: Limits) -> Result<Option<usize>, ProtocolError> {
         if self.position == 0 {
+            self.first = self.spans.len();
             match bytes.first() {
                 None => return Ok(None),
                 Some(b'*') => {
-                    self.spans.clear();
                     let Some((count, after)) = header(bytes, 1, "too big mbulk count string")? else {
                         return Ok(None);
                     };
@@ -231,7 +261,6 @@ impl RequestParser {
     /// lie in `bytes` as they are; a quoted one cannot, so such a line is answered through [`inline_words`].
     #[cold]
     fn parse_inline(&mut self, bytes: &[u8]) -> Result<Option<usize>, ProtocolError> {
-        self.spans.clear();
         let Some(end) = memchr::memchr(b'\n', bytes) else {
             return if bytes.len() > LINE_LIMIT { Err(broken("too big inline request")) } else { Ok(None) };
         };
@@ -245,7 +274,7 @@ impl RequestParser {
             let start = at;
             while at < line.len() && !is_space(line[at]) {
                 if line[at] == b'"' || line[at] == b'\'' {
-                    self.spans.clear();
+                    self.spans.truncate(self.first);
                     return Err(ProtocolError(QUOTED.into()));
                 }
                 at += 1;
@@ -440,6 +469,7 @@ mod tests {
             let mut parser = RequestParser::default();
             let mut rest = &bytes[..];
             while let Ok(Some(used)) = parser.parse(rest, OPEN) {
+                parser.forget();
                 prop_assert!(used > 0 && used <= rest.len());
                 rest = &rest[used..];
             }

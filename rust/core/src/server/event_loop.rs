@@ -13,6 +13,7 @@ use crate::command::{Engine, blocking, dispatch};
 use crate::net::{self, Interest, Listener, Moved, Peer, Poll, Waker};
 use crate::resp::request::{QUOTED, inline_words};
 use crate::resp::{Args, Reply, RequestParser};
+use crate::store::keyspace::Whereabouts;
 use rustix::fd::OwnedFd;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,6 +23,8 @@ use std::time::Duration;
 const SHARED_INPUT: usize = 64 * 1024;
 /// Replies of one client beyond which they are written before more of its requests are served.
 const FLUSH_AT: usize = 256 * 1024;
+/// Requests of one client that are found before the first of them is served.
+const BATCH: usize = 32;
 const FIRST_CLIENT: u64 = 1 << 32; // Keys below name listeners and the waker.
 const WAKER: u64 = FIRST_CLIENT - 1;
 
@@ -33,6 +36,14 @@ pub(super) struct Connection {
     interest: Interest,
 }
 
+/// A request that was found and is about to be served.
+#[derive(Clone, Copy)]
+struct Pending {
+    start: usize,
+    spans: (u32, u32),
+    at: Whereabouts,
+}
+
 pub(super) struct EventLoop {
     pub(super) engine: Engine,
     poll: Poll,
@@ -42,6 +53,7 @@ pub(super) struct EventLoop {
     connections: Vec<Option<Connection>>,
     shared_input: Vec<u8>,
     reply: Reply,
+    batch: Vec<Pending>,
     pub(super) timers: upkeep::Timers,
 }
 
@@ -87,6 +99,7 @@ impl EventLoop {
             connections: Vec::new(),
             shared_input: vec![0; SHARED_INPUT],
             reply: Reply::default(),
+            batch: Vec::new(),
             timers: upkeep::Timers::default(),
         };
         Ok((serving, waker))
@@ -253,42 +266,12 @@ impl EventLoop {
         if !client.pending.is_empty() {
             self.reply.raw(&std::mem::take(&mut client.pending));
         }
-        let mut limits = dispatch::limits(&self.engine, &client);
         let mut used = 0;
-        while used < input.len() && client.blocked.is_none() && !client.closing && !client.dead {
-            let rest = &input[used..];
-            match parser.parse(rest, limits) {
-                Ok(None) => break,
-                Ok(Some(len)) => {
-                    if !parser.spans().is_empty() {
-                        let args = Args::new(rest, parser.spans());
-                        if let Some(hostile) = cross_protocol(&args) {
-                            self.engine.stats.errors += hostile;
-                            client.dead = true;
-                            break;
-                        }
-                        if self.engine.paused.is_some() && self.engine.holds(&client, &args) {
-                            break; // Served when the pause ends.
-                        }
-                        let was_open = client.authenticated;
-                        dispatch::serve(&mut self.engine, &mut client, &args, &mut self.reply);
-                        if client.authenticated != was_open {
-                            limits = dispatch::limits(&self.engine, &client);
-                        }
-                    }
-                    used += len;
-                }
-                Err(error) if error.0 == QUOTED => match inline_words(rest) {
-                    Ok((words, len)) => {
-                        dispatch::serve(&mut self.engine, &mut client, &words.as_args(), &mut self.reply);
-                        used += len.min(rest.len());
-                    }
-                    Err(error) => break_off(&mut client, &mut self.reply, &error.0),
-                },
-                Err(error) => break_off(&mut client, &mut self.reply, &error.0),
-            }
-            if !self.engine.ready.is_empty() {
-                blocking::serve_ready(&mut self.engine);
+        while used < input.len() && going(&client) {
+            let (taken, go_on) = self.serve_batch(&mut client, &mut parser, &input[used..]);
+            used += taken;
+            if !go_on {
+                break;
             }
             if self.reply.len() > FLUSH_AT && !self.flush(&mut client) {
                 break; // It does not read: the rest waits until it does.
@@ -308,6 +291,87 @@ impl EventLoop {
         }
         self.engine.clients.put_back(client);
         used
+    }
+
+    /// Find the next requests, have the processor fetch what their keys need, and serve them. Returns
+    /// how many bytes are done with, and whether there may be more to serve.
+    fn serve_batch(&mut self, client: &mut Client, parser: &mut RequestParser, input: &[u8]) -> (usize, bool) {
+        let limits = dispatch::limits(&self.engine, client);
+        // Before AUTH other limits hold than after it: such requests go one by one.
+        let most = if limits.before_auth { 1 } else { BATCH };
+        parser.forget();
+        self.batch.clear();
+        let mut end = 0;
+        let mut broken = None;
+        while self.batch.len() < most && end < input.len() {
+            match parser.parse(&input[end..], limits) {
+                Ok(None) => break,
+                Ok(Some(len)) => {
+                    self.batch.push(Pending { start: end, spans: parser.mark(), at: Whereabouts::default() });
+                    end += len;
+                }
+                Err(error) => {
+                    broken = Some(error);
+                    break;
+                }
+            }
+        }
+        let incomplete = broken.is_none() && self.batch.len() < most;
+        self.look_ahead(client.database, parser, input);
+        for index in 0..self.batch.len() {
+            let Pending { start, spans, at } = self.batch[index];
+            let args = Args::new(&input[start..], parser.spans_at(spans));
+            if args.len() == 0 {
+                continue;
+            }
+            let held = self.engine.paused.is_some() && self.engine.holds(client, &args);
+            if held || !going(client) || (index > 0 && self.reply.len() > FLUSH_AT) {
+                // Not now: what was read ahead is read again when its turn comes.
+                parser.restart();
+                return (start, !held);
+            }
+            if cross_protocol(&args) {
+                client.dead = true;
+                return (input.len(), false);
+            }
+            self.engine.store.expect(at);
+            dispatch::serve(&mut self.engine, client, &args, &mut self.reply);
+            self.engine.store.expect(Whereabouts::default());
+            if !self.engine.ready.is_empty() {
+                blocking::serve_ready(&mut self.engine);
+            }
+        }
+        match broken {
+            None => {}
+            Some(_) if !going(client) => parser.restart(),
+            Some(error) if error.0 == QUOTED => match inline_words(&input[end..]) {
+                Ok((words, len)) => {
+                    dispatch::serve(&mut self.engine, client, &words.as_args(), &mut self.reply);
+                    end += len.min(input.len() - end);
+                }
+                Err(error) => break_off(client, &mut self.reply, &error.0),
+            },
+            Some(error) => break_off(client, &mut self.reply, &error.0),
+        }
+        (end, !incomplete)
+    }
+
+    /// Fetch into the cache what the keys of a batch will need, one step for all before the next.
+    #[inline]
+    fn look_ahead(&mut self, database: u8, parser: &RequestParser, input: &[u8]) {
+        if self.batch.len() < 2 {
+            return;
+        }
+        let store = &self.engine.store;
+        for request in &mut self.batch {
+            // Nearly always the first argument is the key; where it is not, the work is wasted, no more.
+            let args = Args::new(&input[request.start..], parser.spans_at(request.spans));
+            if let Some(key) = args.get(1) {
+                request.at = store.approach(database, key);
+            }
+        }
+        self.batch.iter().for_each(|request| store.approach_group(database, &request.at));
+        self.batch.iter().for_each(|request| store.approach_entry(database, &request.at));
     }
 
     /// Write the gathered replies; what the socket does not take stays pending. `true` when all went.
@@ -450,9 +514,16 @@ fn break_off(client: &mut Client, reply: &mut Reply, text: &str) {
     client.closing = true;
 }
 
+/// Whether a client's next request may be served.
+#[inline]
+fn going(client: &Client) -> bool {
+    client.blocked.is_none() && !client.closing && !client.dead
+}
+
 /// A browser made to talk to us by a hostile page sends these words first: such a connection is closed at once.
-fn cross_protocol(args: &Args<'_>) -> Option<u64> {
-    (args.is(0, "POST") || args.is(0, "HOST:")).then_some(1)
+#[inline]
+fn cross_protocol(args: &Args<'_>) -> bool {
+    args.is(0, "POST") || args.is(0, "HOST:")
 }
 
 fn named(error: io::Error, what: &str) -> io::Error {

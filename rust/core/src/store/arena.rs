@@ -179,8 +179,12 @@ impl Arena {
     #[inline(always)]
     pub fn prefetch(&self, block: Handle) {
         let (chunk, offset) = place(block);
-        if let Some(byte) = self.chunks.get(chunk).and_then(|bytes| bytes.get(offset)) {
-            crate::sys::prefetch(byte);
+        if let Some(bytes) = self.chunks.get(chunk) {
+            // An entry of the common size lies across two cache lines.
+            if let (Some(first), Some(second)) = (bytes.get(offset), bytes.get(offset + 64)) {
+                crate::sys::prefetch(first);
+                crate::sys::prefetch(second);
+            }
         }
     }
 

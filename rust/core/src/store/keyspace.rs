@@ -29,6 +29,15 @@ pub struct Found {
     pub(super) database: u8,
 }
 
+/// Where a key would be: worked out once, when the key is first seen, and used by the look-up that follows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Whereabouts {
+    address: usize, // Of the key's bytes, with their length: names the key while its buffer lives.
+    len: usize,
+    hash: u64,
+    slot: u16,
+}
+
 /// What becomes of a key's expiry when its value is put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {
@@ -91,6 +100,7 @@ pub struct Store {
     /// See [`Gone`]; whoever set `tell_gone` empties it.
     pub gone: Vec<Gone>,
     scratch: Vec<u8>,
+    expected: Whereabouts,
 }
 
 impl Store {
@@ -112,6 +122,7 @@ impl Store {
             tell_gone: false,
             gone: Vec::new(),
             scratch: Vec::new(),
+            expected: Whereabouts::default(),
         }
     }
 
@@ -188,12 +199,49 @@ impl Store {
         self.seed.hash(self.key_of(handle))
     }
 
-    /// Ask the processor for what a look-up of `key` will touch first.
+    /// Work out where a key would be, and have the processor fetch the first thing a look-up needs.
+    /// A look-up waits three times for memory; done for a batch of keys, one step for all of them
+    /// before the next, the waits overlap.
     #[inline]
-    pub fn prefetch(&self, database: u8, key: &[u8]) {
+    pub fn approach(&self, database: u8, key: &[u8]) -> Whereabouts {
+        let slot = slot_of(key);
         let hash = self.seed.hash(key);
-        if let Some(table) = self.databases[self.real(database) as usize].table(slot_of(key)) {
-            table.prefetch(hash);
+        if let Some(table) = self.databases[self.real(database) as usize].table(slot) {
+            crate::sys::prefetch(table);
+        }
+        Whereabouts { address: key.as_ptr() as usize, len: key.len(), hash, slot }
+    }
+
+    /// The second step: the group of the table.
+    #[inline]
+    pub fn approach_group(&self, database: u8, at: &Whereabouts) {
+        if let Some(table) = self.databases[self.real(database) as usize].table(at.slot) {
+            table.prefetch(at.hash);
+        }
+    }
+
+    /// The third step: the entry.
+    #[inline]
+    pub fn approach_entry(&self, database: u8, at: &Whereabouts) {
+        if let Some(table) = self.databases[self.real(database) as usize].table(at.slot)
+            && let Some(handle) = table.first_candidate(at.hash)
+        {
+            self.arena.prefetch(handle);
+        }
+    }
+
+    /// Use what was worked out for the key that is looked up next; the default takes it back.
+    #[inline(always)]
+    pub fn expect(&mut self, at: Whereabouts) {
+        self.expected = at;
+    }
+
+    #[inline(always)]
+    fn locate(&self, key: &[u8]) -> (u64, u16) {
+        if self.expected.address == key.as_ptr() as usize && self.expected.len == key.len() {
+            (self.expected.hash, self.expected.slot)
+        } else {
+            (self.seed.hash(key), slot_of(key))
         }
     }
 
@@ -214,16 +262,12 @@ impl Store {
     #[inline(always)]
     pub fn find_any(&self, database: u8, key: &[u8]) -> Option<Found> {
         let database = self.real(database);
-        let slot = slot_of(key);
+        let (hash, slot) = self.locate(key);
         let table = self.databases[database as usize].table(slot)?;
-        if table.is_empty() {
-            return None;
-        }
-        let hash = self.seed.hash(key);
         let place = table.find(hash, |handle| {
             let entry = Entry(self.arena.at(handle));
             if key.len() <= entry::INLINE_KEY {
-                entry.lengths().0 == key.len() && entry.stored_key() == key
+                entry.lengths().0 == key.len() && same(entry.stored_key(), key)
             } else {
                 entry.lengths().0 == key.len() && self.key_of(handle) == key
             }
@@ -509,8 +553,7 @@ impl Store {
         bytes[at..at + stored_key.len()].copy_from_slice(stored_key);
         bytes[at + stored_key.len()..at + stored_key.len() + value.len()].copy_from_slice(value);
 
-        let slot = slot_of(key);
-        let hash = self.seed.hash(key);
+        let (hash, slot) = self.locate(key);
         let Store { databases, arena, seed, long_keys, .. } = self;
         let home = &mut databases[database as usize];
         let place = home.table_mut(slot).insert(hash, handle, |each| {
@@ -806,6 +849,15 @@ impl Store {
             + if long_key > entry::INLINE_KEY { long_key } else { 0 }
             + self.object(found).map_or(0, |object| size_of::<Object>() + object.heap_bytes())
     }
+}
+
+/// Equality of byte strings of one length. Most keys are short: words are compared here, without a call.
+#[inline(always)]
+fn same(one: &[u8], other: &[u8]) -> bool {
+    let (one_words, one_rest) = one.as_chunks::<8>();
+    let (other_words, other_rest) = other.as_chunks::<8>();
+    one_words.iter().zip(other_words).all(|(a, b)| u64::from_ne_bytes(*a) == u64::from_ne_bytes(*b))
+        && one_rest.iter().zip(other_rest).all(|(a, b)| a == b)
 }
 
 #[inline]
