@@ -148,6 +148,7 @@ settings! {
     masterauth "masterauth" Kind::Secret, "", run, "Accepted for compatibility.";
     shutdown_timeout "shutdown-timeout" Kind::Integer(0, i32::MAX as i64), "10", run, "Seconds that clients are given to read their replies when the node stops.";
     loglevel "loglevel" Kind::Choice(&["debug", "verbose", "notice", "warning"]), "notice", run, "How much is logged.";
+    log_format "log-format" Kind::Choice(&["console", "json"]), "console", start, "Log lines for people (console) or for machines (json).";
     logfile "logfile" Kind::Text, "", start, "Accepted for compatibility: the log goes to standard output.";
     daemonize "daemonize" Kind::Boolean, "no", start, "Accepted for compatibility: the service manager keeps the process.";
     supervised "supervised" Kind::Choice(&["no", "systemd", "upstart", "auto"]), "no", start, "Accepted for compatibility: systemd is found by itself.";
