@@ -11,10 +11,13 @@ pub use crate::command::settings;
 use crate::command::Engine;
 use crate::command::settings::{SETTINGS, Settings};
 use crate::net::Waker;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fd::OwnedFd;
+use rustix::pipe::{PipeFlags, pipe_with};
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -24,13 +27,15 @@ type Errand = Box<dyn FnOnce(&mut Engine) + Send>;
 /// What the loop and its owner share.
 struct Shared {
     heartbeat: AtomicU64,
-    ended: Mutex<bool>,
-    on_end: Condvar,
+    panicked: AtomicBool,
 }
 
 /// A node. Dropping it stops it.
 pub struct Node {
-    settings: Mutex<Option<Settings>>,
+    /// What the thread will take with it.
+    prepared: Mutex<Option<(Settings, OwnedFd)>>,
+    /// The end of a pipe; the thread holds the other one, which closes when the thread ends, however it does.
+    end: OwnedFd,
     shared: Arc<Shared>,
     running: Mutex<Option<Running>>,
 }
@@ -44,16 +49,19 @@ struct Running {
 impl Node {
     /// A node with these settings, not yet running. The error names the setting and what is wrong with it.
     pub fn new(pairs: &[(String, String)]) -> Result<Node, String> {
+        let settings = settings_from(pairs)?;
+        let (end, held) = pipe_with(PipeFlags::CLOEXEC).map_err(|error| format!("cannot open a pipe: {error}"))?;
         Ok(Node {
-            settings: Mutex::new(Some(settings_from(pairs)?)),
-            shared: Arc::new(Shared { heartbeat: AtomicU64::new(0), ended: Mutex::new(false), on_end: Condvar::new() }),
+            prepared: Mutex::new(Some((settings, held))),
+            end,
+            shared: Arc::new(Shared { heartbeat: AtomicU64::new(0), panicked: AtomicBool::new(false) }),
             running: Mutex::new(None),
         })
     }
 
     /// Open the sockets and serve, on a thread of its own. When this returns, clients can connect.
     pub fn start(&self) -> io::Result<()> {
-        let Some(settings) = lock(&self.settings).take() else {
+        let Some((settings, held)) = lock(&self.prepared).take() else {
             return Err(io::Error::other("the node was started before"));
         };
         let (errands, inbox): (Sender<Errand>, Receiver<Errand>) = channel();
@@ -62,7 +70,7 @@ impl Node {
         let shared = Arc::clone(&self.shared);
         let thread = std::thread::Builder::new().name("fastcache-data".into()).spawn(move || {
             // The guard tells the end even if the loop panics, so that nobody waits for it in vain.
-            let _guard = EndGuard(Arc::clone(&shared));
+            let _guard = EndGuard { shared: Arc::clone(&shared), _held: held };
             serving.run(&shared.heartbeat);
         })?;
         *lock(&self.running) = Some(Running { waker, errands, thread: Some(thread) });
@@ -78,14 +86,18 @@ impl Node {
         }
     }
 
-    /// Wait until the node has ended by itself or was stopped; `false` when time ran out before.
+    /// Wait until the node has ended by itself or was stopped; `false` when time ran out before, or a signal
+    /// came: whoever handles signals must get their turn at once.
     pub fn wait(&self, longest: Duration) -> bool {
-        let ended = lock(&self.shared.ended);
-        let waited = self.shared.on_end.wait_timeout_while(ended, longest, |ended| !*ended);
-        match waited {
-            Ok((ended, _)) => *ended,
-            Err(poisoned) => *poisoned.into_inner().0,
-        }
+        let mut watched = [PollFd::new(&self.end, PollFlags::IN)];
+        let longest =
+            Timespec { tv_sec: longest.as_secs().min(1 << 31) as i64, tv_nsec: longest.subsec_nanos().into() };
+        poll(&mut watched, Some(&longest)).is_ok_and(|ended| ended > 0)
+    }
+
+    /// Whether the loop ended by a fault of ours. (Builds for use abort instead.)
+    pub fn panicked(&self) -> bool {
+        self.shared.panicked.load(Ordering::Relaxed)
     }
 
     /// A number that rises while the loop lives.
@@ -136,12 +148,14 @@ pub fn settings_from(pairs: &[(String, String)]) -> Result<Settings, String> {
     Ok(settings)
 }
 
-struct EndGuard(Arc<Shared>);
+struct EndGuard {
+    shared: Arc<Shared>,
+    _held: OwnedFd,
+}
 
 impl Drop for EndGuard {
     fn drop(&mut self) {
-        *lock(&self.0.ended) = true;
-        self.0.on_end.notify_all();
+        self.shared.panicked.store(std::thread::panicking(), Ordering::Relaxed);
     }
 }
 
@@ -155,4 +169,26 @@ fn random_seed() -> u64 {
     use std::hash::{BuildHasher, Hasher};
     // The standard library seeds this from the operating system.
     std::collections::hash_map::RandomState::new().build_hasher().finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_waits_learns_of_the_end_and_a_second_stop_is_no_error() {
+        let path = std::env::temp_dir().join(format!("fastcache-server-test-{}", std::process::id()));
+        let settings = [("port", "0"), ("unixsocket", path.to_str().unwrap())];
+        let node = Node::new(&settings.map(|(name, value)| (name.to_owned(), value.to_owned()))).unwrap();
+        assert!(!node.wait(Duration::ZERO));
+        node.start().unwrap();
+        assert!(!node.wait(Duration::from_millis(1)));
+        std::thread::scope(|scope| {
+            scope.spawn(|| node.stop());
+            assert!(node.wait(Duration::from_secs(30)));
+        });
+        node.stop();
+        assert!(node.wait(Duration::ZERO));
+        assert!(!node.panicked());
+    }
 }
