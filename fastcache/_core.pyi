@@ -9,6 +9,9 @@ def build_profile() -> str:
 def node_settings() -> list[tuple[str, str, str, bool, str]]:
     """Name, kind, default, whether it can change at run time, and help of every setting of a node."""
 
+def command_table() -> list[tuple[str, str, str, str, str]]:
+    """Name (sub-commands as parent|sub), arguments, group, since, and summary of every command."""
+
 def notify(state: str) -> bool:
     """Tell the service manager how we are (sd_notify); False when there is none."""
 
@@ -26,6 +29,9 @@ class Node:
 
     def wait(self, timeout_seconds: float) -> bool:
         """True when the loop has ended; False after the time, or sooner when a signal came."""
+
+    def panicked(self) -> bool:
+        """Whether the loop ended by a fault of the core."""
 
     def heartbeat(self) -> int:
         """A number that rises while the loop lives."""

@@ -16,8 +16,6 @@ from pathlib import Path
 from fastcache import _core
 from fastcache.errors import ConfigurationError
 
-# Settings that are passwords: never printed, and also taken from the service manager's credentials.
-SECRETS = frozenset({"requirepass", "masterauth"})
 Settings = tuple[tuple[str, str], ...]
 
 
@@ -30,6 +28,11 @@ class Setting:
     default: str
     changeable: bool
     help: str
+
+    @property
+    def secret(self) -> bool:
+        """A password: never shown, and also taken from the service manager's credentials."""
+        return self.kind == "secret"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +123,10 @@ def credentials() -> dict[str, str]:
     if not directory:
         return {}
     found = {}
-    for name in SECRETS:
-        file = Path(directory, name)
-        if file.is_file():
-            found[name] = file.read_text().rstrip("\n")
+    for setting in node_settings():
+        file = Path(directory, setting.name)
+        if setting.secret and file.is_file():
+            found[setting.name] = file.read_text().rstrip("\n")
     return found
 
 
@@ -134,7 +137,7 @@ def rendered(settings: Iterable[tuple[str, str]]) -> str:
     for setting in node_settings():
         value = chosen.get(setting.name, setting.default)
         line = f"{setting.name} = {toml_value(setting, value)}"
-        if setting.name in SECRETS:
+        if setting.secret:
             line = f"# {setting.name} is {'set' if value else 'not set'}; its value is not shown"
         elif setting.name not in chosen:
             line = f"# {line}"

@@ -22,6 +22,6 @@ def command(directory: Path) -> None:
     if not stopped:
         click.echo(f"Nothing runs in {directory}.")
         return
-    click.echo(f"{counted(stopped, 'process').replace('processs', 'processes')} stopped.")
+    click.echo(f"{stopped} {'process' if stopped == 1 else 'processes'} stopped.")
     if forced:
         click.echo(f"Ended by force, because they did not leave in time: {', '.join(forced)}.", err=True)

@@ -97,28 +97,27 @@ def tell(state: str) -> None:
         _core.notify(state)
 
 
-def serve(node: _core.Node, log: Log) -> int:
+class Signals:
+    """What the service manager wants of us. Python notes it in its main thread, which waits in the core."""
+
+    def __init__(self) -> None:
+        self.stop = 0
+        for number in (_signal.SIGTERM, _signal.SIGINT):
+            _signal.signal(number, self.note)
+        _signal.signal(_signal.SIGHUP, _signal.SIG_IGN)  # reserved: settings change by CONFIG SET
+
+    def note(self, number: int, _frame: object) -> None:
+        self.stop = number
+
+
+def serve(node: _core.Node, signals: Signals, log: Log) -> int:
     """Stay until the core has ended, feeding the watchdog only while the core's heartbeat rises."""
-    stopping = 0
-
-    def stop(signal: int, _frame: object) -> None:
-        nonlocal stopping
-        stopping = signal
-
-    for signal in (_signal.SIGTERM, _signal.SIGINT):
-        _signal.signal(signal, stop)
-    _signal.signal(_signal.SIGHUP, _signal.SIG_IGN)  # reserved: settings change by CONFIG SET
-
     interval = watchdog_interval()
     tick = min(interval, TICK_SECONDS) if interval else TICK_SECONDS
     managed = b"NOTIFY_SOCKET" in posix.environ
     last_beat, ticks = -1, 0
-    while not node.wait(tick):
-        if stopping:
-            log.write("info", "stopping", signal=stopping)
-            tell("STOPPING=1\nSTATUS=answering what has arrived, then leaving")
-            node.stop()
-            return OK
+    # The wait ends early when a signal comes.
+    while not signals.stop and not node.wait(tick):
         if managed:
             beat = node.heartbeat()
             if beat != last_beat:
@@ -127,11 +126,18 @@ def serve(node: _core.Node, log: Log) -> int:
             if ticks % TICKS_PER_STATUS == 0:
                 tell(status_line(node.stats()))
             ticks += 1
+    if signals.stop:
+        log.write("info", "stopping", signal=signals.stop)
+        tell("STOPPING=1\nSTATUS=sending the replies that are due, then leaving")
+        node.stop()
+    if node.panicked():
+        log.write("error", "the core ended by a fault of its own")
+        return FAILED
     return OK
 
 
 def status_line(stats: dict[str, int | float]) -> str:
-    shown = ("connected_clients", "current_entries", "current_memory")
+    shown = ("connections", "entries", "memory_bytes")
     return "STATUS=serving: " + ", ".join(f"{name} {stats[name]}" for name in shown if name in stats)
 
 
@@ -146,6 +152,7 @@ def main(name: str, settings_descriptor: str) -> int:
         log.write("error", "bad setting", error=error)
         return BAD_CONFIGURATION
     port = chosen.get("port", "")
+    signals = Signals()
     try:
         node.start()
     except OSError as error:
@@ -158,7 +165,7 @@ def main(name: str, settings_descriptor: str) -> int:
     tell("READY=1\nSTATUS=serving")
     took = int((time.monotonic() - started) * 1000)
     log.write("info", "serving", port=port, pid=posix.getpid(), version=_core.version(), start_ms=took)
-    code = serve(node, log)
+    code = serve(node, signals, log)
     log.write("info", "stopped")
     return code
 

@@ -40,12 +40,13 @@ def default_directory() -> Path:
 def read(directory: Path) -> tuple[Running, ...]:
     """What was started and not yet stopped; nothing where no cluster is."""
     try:
-        document = json.loads((directory / FILE).read_text())
+        text = (directory / FILE).read_text()
     except FileNotFoundError:
         return ()
     except OSError as error:
         raise FastCacheError(f"{directory / FILE}: cannot be read: {error.strerror}") from None
     try:
+        document = json.loads(text)
         if document["format"] != FORMAT:
             raise ValueError(f"its format is {document['format']}, ours {FORMAT}")
         return tuple(revived(entry) for entry in document["processes"])

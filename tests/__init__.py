@@ -1,0 +1,1 @@
+"""Every test of FastCache; the folders say what kind."""

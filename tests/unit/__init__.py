@@ -1,0 +1,1 @@
+"""Tests of single Python modules, without other processes where that can be."""
