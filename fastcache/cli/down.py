@@ -10,15 +10,21 @@ from fastcache.embedded.plan import counted
 
 
 @click.command()
+@click.option(
+    "--grace",
+    type=click.FloatRange(min=0),
+    default=cluster.STOP_SECONDS,
+    show_default=True,
+    help="Seconds for every process to send the replies that are due; after them it is killed.",
+)
 @directory_option
-def command(directory: Path) -> None:
+def command(grace: float, directory: Path) -> None:
     """Stop the cluster that 'up' started.
 
-    Every process may first answer what has arrived; one that does not end within ten seconds is killed.
     Configuration, logs and data stay.
     """
     with progress("Stopping") as moved:
-        stopped, forced = cluster.down(directory, moved)
+        stopped, forced = cluster.down(directory, grace, moved)
     if not stopped:
         click.echo(f"Nothing runs in {directory}.")
         return

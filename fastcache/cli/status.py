@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 from rich.live import Live
+from rich.markup import escape
 from rich.table import Table
 
 from fastcache.cli.common import directory_option
@@ -36,6 +37,11 @@ def command(output: str, watch: bool, directory: Path) -> None:
     else:
         console = Console()
         console.print(table(reports))
+        for report in reports:
+            if report.reason:
+                console.print(
+                    f"[red]{report.name}[/]: {escape(report.reason)}", highlight=False, soft_wrap=True
+                )
         console.print(cluster.summary(reports), highlight=False)
     sys.exit(OK if all(report.health is Health.HEALTHY for report in reports) else DEGRADED)
 
@@ -81,17 +87,15 @@ def document(reports: tuple[Report, ...]) -> dict[str, object]:
 def table(reports: tuple[Report, ...]) -> Table:
     """One line a process."""
     shown = Table(box=None, header_style="bold", pad_edge=False)
-    shown.add_column("name")
-    shown.add_column("address")
-    shown.add_column("state")
+    for column in ("name", "address", "state"):
+        shown.add_column(column, no_wrap=True)
     for column in ("pid", "up", "keys", "memory", "clients", "op/s"):
         shown.add_column(column, justify="right")
     for report in reports:
-        state = report.health.value if not report.reason else f"{report.health.value}: {report.reason}"
         shown.add_row(
             report.name,
             str(report.endpoint),
-            f"[{COLOURS[report.health]}]{state}[/]",
+            f"[{COLOURS[report.health]}]{report.health.value}[/]",
             str(report.pid),
             duration(report.uptime_seconds),
             counted(keys(report)),

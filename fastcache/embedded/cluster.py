@@ -138,7 +138,7 @@ def last_words(spec: ProcessSpec) -> str:
     return "\n".join([f"from {spec.log}:", *lines]) if lines else f"its log {spec.log} is empty"
 
 
-def down(directory: Path, progress: Progress) -> tuple[int, tuple[str, ...]]:
+def down(directory: Path, grace_seconds: float, progress: Progress) -> tuple[int, tuple[str, ...]]:
     """Stop all processes in the opposite order; how many there were, and which had to be ended by force."""
     if not (directory / record.FILE).exists():
         return 0, ()
@@ -148,7 +148,7 @@ def down(directory: Path, progress: Progress) -> tuple[int, tuple[str, ...]]:
         stopped = 0
         for stage in reversed(STAGES):
             batch = {entry.identity: entry.spec.name for entry in running if entry.spec.kind == stage}
-            forced += [batch[identity] for identity in process.stop(batch, STOP_SECONDS)]
+            forced += [batch[identity] for identity in process.stop(batch, grace_seconds)]
             stopped += len(batch)
             progress(stopped, len(running))
         record.write(directory, ())
@@ -181,7 +181,7 @@ def examine(entry: Running) -> Report:
             reason = f"does not answer: {error.strerror or error}"
             if probe.answers(spec.endpoint, PROBE_SECONDS):
                 # It is well, it only will not tell us more: a password is set.
-                health = Health.HEALTHY
+                health, reason = Health.HEALTHY, ""
     return Report(spec.name, spec.kind, spec.endpoint, entry.identity.pid, health, reason, age, fields)
 
 

@@ -71,7 +71,7 @@ def test_a_frozen_node_is_unhealthy_and_down_ends_it_by_force(embedded: Embedded
     code, status = embedded.status()
     assert code == 3
     assert "no answer within" in status["nodes"][0]["errorMessage"]
-    down = embedded.call("down")
+    down = embedded.call("down", "--grace", "0.5")
     assert down.returncode == 0
     assert f"node-{embedded.port}" in down.stderr
     assert process.identify(frozen) is None
