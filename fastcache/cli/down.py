@@ -6,7 +6,6 @@ import click
 
 from fastcache.cli.common import directory_option, progress
 from fastcache.embedded import cluster
-from fastcache.embedded.plan import counted
 
 
 @click.command()

@@ -6,9 +6,9 @@ import random
 from pathlib import Path
 
 import pytest
-import ring_by_hand
 
 from fastcache import _core
+from tests.unit import ring_by_hand
 
 VECTORS = Path(__file__).parents[1] / "vectors"
 RING = json.loads((VECTORS / "ring.json").read_text())
