@@ -1,0 +1,33 @@
+"""`fastcache health`: the health and topology service in the foreground."""
+
+from pathlib import Path
+
+import click
+
+from fastcache.errors import UsageError
+
+
+@click.command()
+@click.option("--config", "file", type=click.Path(dir_okay=False, path_type=Path), help="Its TOML file.")
+@click.option(
+    "--check-config", is_flag=True, help="Judge the file and stop: exit code 0, or 78 when it is bad."
+)
+@click.option(
+    "--print-config", is_flag=True, help="Print every setting with its value and meaning, and stop."
+)
+def command(file: Path | None, check_config: bool, print_config: bool) -> None:
+    """Run the health and topology service in the foreground, as a service manager does."""
+    from fastcache.health import daemon
+
+    if print_config:
+        click.echo(daemon.printed(file), nl=False)
+        return
+    if file is None:
+        raise UsageError(
+            "which configuration? --config FILE is missing",
+            "'fastcache health --print-config' prints a file to start from",
+        )
+    if check_config:
+        click.echo(daemon.check(file))
+        return
+    daemon.run(file)

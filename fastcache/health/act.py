@@ -1,0 +1,412 @@
+"""Act on verdicts: schedule checks, raise the epoch, keep it, publish it, lead or follow.
+
+Only the leader checks and publishes. A new topology is saved before anybody hears of it, and the store
+refuses a leader that has been deposed. Followers read what the leader saved.
+"""
+
+import asyncio
+import hashlib
+import sqlite3
+import time
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import msgspec
+
+from fastcache import _core
+from fastcache.health import compose, decide
+from fastcache.health.decide import Judgement
+from fastcache.health.observe import Prober
+from fastcache.health.registry import Kind, Member, Record, Registry
+from fastcache.health.settings import Settings, StaticMember
+from fastcache.health.store import DeposedError, Store, Stored
+
+Result = TypeVar("Result")
+Log = Callable[..., None]
+Key = tuple[Kind, str]
+
+# Changes within this time become one epoch.
+GATHER_SECONDS = 0.01
+# Publishing takes at most this part of our time: with thousands of nodes a topology takes a while to write.
+PUBLISHING_SHARE = 0.2
+# Checks a second at start; later they stay as spread as they began.
+FIRST_CHECKS_PER_SECOND = 1000
+# A claim of a higher epoch than this is nonsense, not a cluster with a past.
+HIGHEST_EPOCH = 1 << 48
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A topology as it is served."""
+
+    epoch: int
+    body: bytes
+    digest: str
+    topology: _core.Topology
+
+
+def published(body: bytes) -> Published:
+    """Canonical bytes with what is asked of them."""
+    topology = _core.Topology(body)
+    canonical = topology.canonical()
+    return Published(topology.epoch, canonical, hashlib.sha256(canonical).hexdigest(), topology)
+
+
+class Service:
+    """The health service without its HTTP face."""
+
+    def __init__(self, settings: Settings, store: Store, prober: Prober, log: Log) -> None:
+        self.settings = settings
+        self.pace = settings.pace
+        self.store = store
+        self.prober = prober
+        self.log = log
+        self.registry = Registry(self.pace)
+        self.started = time.monotonic()
+        self.leading = False
+        self.leader_url = ""
+        self.leading_until = 0.0
+        self.current: Published | None = None
+        self.document: compose.Document = {}
+        self.cluster_id = ""
+        self.epoch_floor = 0
+        self.joined_at = 0.0
+        self.admit = False
+        self.changed = asyncio.Event()
+        self.news = asyncio.Event()
+        self.stopping = asyncio.Event()
+        self.watchers: dict[Key, asyncio.Task[None]] = {}
+        self.alarms: dict[Key, asyncio.Future[None]] = {}
+        self.publishes = 0
+        self.compose_seconds = 0.0
+        # One thread: the store sees one call at a time, in order.
+        self.thread = ThreadPoolExecutor(1, "store")
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that was published last."""
+        return self.current.epoch if self.current else 0
+
+    async def in_thread(self, work: Callable[..., Result], *arguments: object) -> Result:
+        """Call the store without holding up the loop."""
+        return await asyncio.get_running_loop().run_in_executor(self.thread, work, *arguments)
+
+    # --- leading and following ----------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Campaign, lead or follow until told to stop."""
+        publishing = asyncio.create_task(self.publish_for_ever())
+        try:
+            while not self.stopping.is_set():
+                await self.take_turn()
+                await self.pause(self.settings.lease / 4)
+        finally:
+            publishing.cancel()
+            await asyncio.gather(publishing, return_exceptions=True)
+            self.stop_watching()
+            self.prober.close()
+            try:
+                await self.in_thread(self.store.resign)
+            except Exception as error:
+                self.log("warning", "could not resign", error=str(error))
+            await self.in_thread(self.store.close)
+            self.thread.shutdown(wait=False)
+
+    async def pause(self, seconds: float) -> None:
+        """Sleep, unless told to stop."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.stopping.wait()
+        except TimeoutError:
+            pass
+
+    async def take_turn(self) -> None:
+        """Campaign once, and adapt to the outcome."""
+        began = time.monotonic()
+        try:
+            leads = await self.in_thread(self.store.campaign)
+            if leads:
+                self.leading_until = began + self.settings.lease
+                self.leader_url = self.settings.url
+                if not self.leading:
+                    await self.ascend()
+            else:
+                self.descend("another health service leads")
+                self.leader_url = await self.in_thread(self.store.leader)
+                if await self.in_thread(self.store.epoch) > self.epoch:
+                    await self.follow()
+        except Exception as error:
+            self.log("warning", "the store does not answer", error=str(error))
+            if self.leading and time.monotonic() > self.leading_until:
+                self.descend("the lease could not be renewed")
+
+    async def ascend(self) -> None:
+        """Become the leader: take over what the last one saved, then check and publish."""
+        await self.follow()
+        self.leading = True
+        self.cluster_id = self.document.get("cluster", {}).get("id") or uuid.uuid4().hex
+        listed = {
+            (kind, member.id): given(member, kind)
+            for kind, members in (("node", self.settings.nodes), ("proxy", self.settings.proxies))
+            for member in members
+        }
+        for record in list(self.registry):
+            # One that was listed and is no longer has left.
+            if record.member.static and (record.member.kind, record.member.id) not in listed:
+                self.registry.remove(record.member.id, record.member.kind)
+        for member in listed.values():
+            self.registry.put(member)
+        self.log("info", "leading", epoch=self.epoch, members=len(self.registry.records))
+        self.watch_all()
+        self.touch()
+
+    def descend(self, reason: str) -> None:
+        """Stop checking and publishing."""
+        if self.leading:
+            self.leading = False
+            self.leader_url = ""
+            self.stop_watching()
+            self.log("warning", "no longer leading", reason=reason)
+
+    async def follow(self) -> None:
+        """Take over what was saved last: topology, members, and their states as first verdicts."""
+        stored = await self.in_thread(self.store.load)
+        if stored is None:
+            return
+        self.announce(published(stored.topology))
+        members = msgspec.json.decode(stored.members, type=list[Member])
+        keep = {(member.kind, member.id) for member in members}
+        for key in [key for key in self.registry.records if key not in keep]:
+            del self.registry.records[key]
+        states = {
+            (kind, one["id"]): compose.HEALTH[one["state"]]
+            for kind, listed in (("node", "nodes"), ("proxy", "proxies"))
+            for one in self.document[listed]
+        }
+        for member in members:
+            self.registry.put(member)
+            record = self.registry.records[member.kind, member.id]
+            if status := states.get((member.kind, member.id)):
+                record.judgement = Judgement(status, reason="as the topology says")
+
+    # --- checks -------------------------------------------------------------------------------------
+
+    def watch_all(self) -> None:
+        """Have a watcher for every member and none for others."""
+        for key in [key for key in self.watchers if key not in self.registry.records]:
+            self.watchers.pop(key).cancel()
+        fresh = [key for key in self.registry.records if key not in self.watchers]
+        spread = min(len(fresh) / FIRST_CHECKS_PER_SECOND, self.pace.interval)
+        for number, key in enumerate(fresh):
+            delay = spread * number / len(fresh)
+            self.watchers[key] = asyncio.create_task(self.watch(key, delay))
+
+    def stop_watching(self) -> None:
+        """End all checks."""
+        for task in self.watchers.values():
+            task.cancel()
+        self.watchers.clear()
+
+    async def watch(self, key: Key, delay: float) -> None:
+        """Check one member for ever. A report wakes us early, but never twice in `suspect_interval`."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + delay
+        await self.sleep_until(key, due, due)
+        try:
+            while record := self.registry.records.get(key):
+                began = loop.time()
+                member = record.member
+                check = await self.prober.check(member)
+                if record.member is member:  # else it moved meanwhile, and this says nothing about it
+                    self.take_in(record, check)
+                # From the time it was due: drift would let many checks gather at one moment.
+                due = max(due, began - self.pace.interval) + decide.next_check_in(record.judgement, self.pace)
+                due = max(due, loop.time())
+                await self.sleep_until(key, due, min(due, began + self.pace.suspect_interval))
+        finally:
+            if record := self.registry.records.get(key):
+                self.prober.forget(record.member)
+
+    def take_in(self, record: Record, check: decide.Check) -> None:
+        """Judge, and tell when the verdict changed."""
+        if self.registry.observe(record, check, time.time()):
+            level = "warning" if check.failure else "info"
+            status, reason = record.judgement.status, record.judgement.reason
+            kind = record.member.kind
+            self.log(level, "verdict", **{kind: record.member.id}, status=str(status), reason=reason)
+            self.touch()
+
+    async def sleep_until(self, key: Key, due: float, earliest: float) -> None:
+        """Sleep until `due`, or until an alarm but then at least until `earliest`."""
+        loop = asyncio.get_running_loop()
+        alarm: asyncio.Future[None] = loop.create_future()
+        self.alarms[key] = alarm
+        timer = loop.call_at(due, ring, alarm)
+        try:
+            await alarm
+        finally:
+            timer.cancel()
+            if self.alarms.get(key) is alarm:
+                del self.alarms[key]
+        if (rest := earliest - loop.time()) > 0:
+            await asyncio.sleep(rest)
+
+    def report(self, node_id: str, reporter: str) -> bool:
+        """A proxy could not get through to a node; says whether we know both."""
+        record = self.registry.find(node_id, "node")
+        if record is None or self.registry.find(reporter, "proxy") is None:
+            return False
+        self.registry.report(record, reporter, self.prober.clock())
+        if alarm := self.alarms.get(("node", node_id)):
+            ring(alarm)
+        return True
+
+    # --- membership ---------------------------------------------------------------------------------
+
+    def join(self, member: Member, known_epoch: int = 0) -> bool:
+        """Take in a member that registers; says whether that changed anything."""
+        if self.epoch < known_epoch <= HIGHEST_EPOCH:
+            # It outlived our memory: what we publish must outrank what it obeys.
+            self.epoch_floor = max(self.epoch_floor, known_epoch)
+            self.touch()
+        if not self.registry.put(member):
+            return False
+        self.log("info", "joined", **{member.kind: member.id}, host=member.host, port=member.port)
+        self.joined_at = time.monotonic()
+        self.watch_all()
+        self.touch()
+        return True
+
+    def leave(self, member_id: str, kind: Kind) -> bool:
+        """Forget a member; says whether there was one."""
+        if not self.registry.remove(member_id, kind):
+            return False
+        self.log("info", "left", **{kind: member_id})
+        self.watch_all()
+        self.touch()
+        return True
+
+    # --- publication --------------------------------------------------------------------------------
+
+    def touch(self) -> None:
+        """Something changed that the topology may have to say."""
+        self.changed.set()
+
+    async def publish_for_ever(self) -> None:
+        """Publish whenever something changed."""
+        while True:
+            await self.changed.wait()
+            await asyncio.sleep(max(GATHER_SECONDS, self.compose_seconds * (1 / PUBLISHING_SHARE - 1)))
+            self.changed.clear()
+            if not self.leading:
+                continue
+            try:
+                await self.publish()
+            except DeposedError as error:
+                self.descend(str(error))
+            except (ValueError, sqlite3.Error, OSError) as error:
+                self.log("error", "cannot publish", error=str(error))
+                asyncio.get_running_loop().call_later(1.0, self.touch)
+            except Exception as error:
+                self.log("error", "cannot save the topology", error=str(error))
+                asyncio.get_running_loop().call_later(1.0, self.touch)
+
+    async def publish(self) -> None:
+        """Compose, save, announce: in this order."""
+        began = time.monotonic()
+        document = compose.compose(
+            self.shape(), self.registry, self.document, place_now=self.may_place(), admit=self.admits()
+        )
+        if not compose.differs(document, self.document) and self.epoch_floor <= self.epoch:
+            return
+        document["epoch"] = max(self.epoch, self.epoch_floor) + 1
+        fresh = published(msgspec.json.encode(document))
+        members = msgspec.json.encode([record.member for record in self.registry])
+        self.compose_seconds = time.monotonic() - began
+        await self.in_thread(self.store.save, Stored(fresh.epoch, fresh.body, members), self.epoch)
+        self.admit = False
+        self.announce(fresh)
+        self.log("info", "topology", epoch=fresh.epoch, nodes=len(document["nodes"]))
+
+    def announce(self, fresh: Published) -> None:
+        """Serve it, and wake everybody who waits for it."""
+        self.current = fresh
+        self.document = msgspec.json.decode(fresh.body)
+        self.publishes += 1
+        self.news.set()
+        self.news = asyncio.Event()
+
+    def shape(self) -> compose.Shape:
+        """What the settings say of the topology."""
+        urls = (
+            {self.settings.url, *self.document.get("health", [])} if self.settings.store == "etcd" else None
+        )
+        return compose.Shape(
+            cluster=self.settings.cluster,
+            cluster_id=self.cluster_id,
+            flags=self.settings.flags,
+            virtual_nodes=self.settings.virtual_nodes,
+            replicas=self.settings.replicas,
+            health=tuple(sorted(urls)) if urls else (self.settings.url,),
+        )
+
+    def may_place(self) -> bool:
+        """The first placement waits until no more nodes join; it would move slots for each of them."""
+        if self.document.get("slots"):
+            return True
+        quiet = time.monotonic() - self.joined_at
+        if self.joined_at and quiet < self.settings.settle:
+            asyncio.get_running_loop().call_later(self.settings.settle - quiet, self.touch)
+            return False
+        return True
+
+    def admits(self) -> bool:
+        """Whether nodes without slots get some."""
+        return self.admit or self.settings.placement == "auto"
+
+    def restore(self, body: bytes) -> int:
+        """Take over a topology that was saved elsewhere, when our memory was lost; the epoch it had."""
+        topology = _core.Topology(body)
+        if topology.epoch <= self.epoch:
+            raise ValueError(f"epoch {topology.epoch} is not newer than {self.epoch}, which is published")
+        restored: dict[str, Any] = msgspec.json.decode(topology.canonical())
+        name, own = restored["cluster"]["name"], self.settings.cluster
+        if name != own:
+            raise ValueError(f"this is the topology of {name!r}, and we serve {own!r}")
+        self.document = {**restored, "epoch": self.epoch}
+        self.cluster_id = restored["cluster"]["id"] or self.cluster_id
+        self.epoch_floor = max(self.epoch_floor, topology.epoch)
+        for kind, listed in (("node", "nodes"), ("proxy", "proxies")):
+            for one in restored[listed]:
+                fields = {name: one[name] for name in ("id", "host", "port", "unix", "rack", "weight")}
+                if self.registry.find(one["id"], kind) is None:  # type: ignore[arg-type]
+                    self.registry.put(msgspec.convert({**fields, "kind": kind}, Member))
+        self.watch_all()
+        self.touch()
+        return topology.epoch
+
+
+def ring(alarm: asyncio.Future[None]) -> None:
+    """Wake whoever sleeps until this alarm."""
+    if not alarm.done():
+        alarm.set_result(None)
+
+
+def given(member: StaticMember, kind: str) -> Member:
+    """A member from the configuration."""
+    return msgspec.convert(
+        {
+            "id": member.id,
+            "host": member.host,
+            "port": member.port,
+            "unix": member.unix_socket,
+            "rack": member.rack,
+            "weight": member.weight,
+            "kind": kind,
+            "static": True,
+        },
+        Member,
+    )

@@ -1,0 +1,107 @@
+"""Compose the topology that ought to be, from members, verdicts and the topology that is. Pure.
+
+Slots are placed anew only when something they depend on changed; a verdict alone never moves a slot.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from fastcache import _core
+from fastcache.health.registry import Record
+from fastcache.model import Health
+
+STATES = {Health.HEALTHY: "up", Health.UNHEALTHY: "down", Health.UNKNOWN: "unknown"}
+HEALTH = {state: health for health, state in STATES.items()}
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What the configuration says of the topology."""
+
+    cluster: str
+    cluster_id: str
+    flags: tuple[str, ...] = ()
+    virtual_nodes: int = 150
+    replicas: int = 0
+    health: tuple[str, ...] = ()
+
+
+def compose(
+    shape: Shape, records: Iterable[Record], before: Document, *, place_now: bool, admit: bool
+) -> Document:
+    """The topology as it should be, still with the epoch of `before`.
+
+    `place_now`: slots may be placed at all. `admit`: nodes that hold no slots yet may get some.
+    """
+    members = sorted(records, key=lambda record: record.member.id)
+    nodes = [described(record) for record in members if record.member.kind == "node"]
+    document: Document = {
+        "cluster": {"id": shape.cluster_id, "name": shape.cluster},
+        "epoch": before.get("epoch", 0),
+        "flags": sorted(set(shape.flags)),
+        "format": 1,
+        "health": list(shape.health),
+        "moves": before.get("moves", []),
+        "nodes": nodes,
+        "proxies": [described(record) for record in members if record.member.kind == "proxy"],
+        "replicas": shape.replicas,
+        "slots": before.get("slots", []),
+        "virtual_nodes": shape.virtual_nodes,
+    }
+    if place_now and (admit or placement_inputs(document) != placement_inputs(before)):
+        document["slots"] = placed(document, before, admit)
+    return document
+
+
+def described(record: Record) -> Document:
+    """A member as the topology lists it."""
+    member = record.member
+    return {
+        "host": member.host,
+        "id": member.id,
+        "port": member.port,
+        "rack": member.rack,
+        "state": STATES[record.judgement.status],
+        "unix": member.unix,
+        "weight": member.weight,
+    }
+
+
+def placement_inputs(document: Document) -> object:
+    """All that slots depend on."""
+    nodes = [(n["id"], n["host"], n.get("rack", ""), n.get("weight", 100)) for n in document.get("nodes", [])]
+    return (nodes, document.get("replicas"), document.get("virtual_nodes"))
+
+
+def placed(document: Document, before: Document, admit: bool) -> list[Document]:
+    """Slots placed on the nodes; without `admit`, nodes that hold none wait for an operator."""
+    holders = {name for group in before.get("slots", []) for name in (group["main"], *group["replicas"])}
+    members = [
+        {
+            "id": node["id"],
+            "host": node["host"],
+            "rack": node["rack"],
+            "weight": node["weight"] if admit or not holders or node["id"] in holders else 0,
+        }
+        for node in document["nodes"]
+    ]
+    if not any(member["weight"] for member in members):
+        return []  # Nobody is left who could hold a slot.
+    answer = _core.place(
+        msgspec.json.encode(members),
+        msgspec.json.encode({"slots": before.get("slots", [])}),
+        virtual_nodes=document["virtual_nodes"],
+        replicas=document["replicas"],
+    )
+    slots: list[Document] = msgspec.json.decode(answer)["slots"]
+    return slots
+
+
+def differs(one: Document, other: Document) -> bool:
+    """Whether two topologies differ in more than the epoch."""
+    return {**one, "epoch": 0} != {**other, "epoch": 0}

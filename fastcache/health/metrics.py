@@ -1,0 +1,66 @@
+"""What the health service tells Prometheus. Gathered when it is asked for; nothing is counted twice."""
+
+from collections.abc import Iterator
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from fastcache.health.act import Service
+from fastcache.model import Health
+
+
+class ServiceCollector(Collector):
+    """Turns the service's state into metrics."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics of this moment."""
+        service = self.service
+        summary = service.registry.summary()
+        for name, help_text, value in (
+            ("cluster_nodes_healthy", "Nodes that answer.", summary.healthy_nodes),
+            ("cluster_nodes_total", "Nodes that are members.", summary.total_nodes),
+            ("fastcache_proxies_healthy", "Proxies that answer.", summary.healthy_proxies),
+            ("fastcache_proxies_total", "Proxies that are members.", summary.total_proxies),
+            ("fastcache_topology_epoch", "The epoch that is published.", service.epoch),
+            ("fastcache_health_leader", "1 when this health service leads.", int(service.leading)),
+        ):
+            yield GaugeMetricFamily(name, help_text, value)
+        yield CounterMetricFamily(
+            "fastcache_topology_updates", "Topologies published or taken over.", service.publishes
+        )
+        slots = service.current.topology.slots_down() if service.current else 0
+        yield GaugeMetricFamily("fastcache_slots_unavailable", "Slots whose main is down or missing.", slots)
+        labels = ["kind", "id"]
+        up = GaugeMetricFamily("fastcache_member_up", "1 healthy, 0 unhealthy, -1 not known.", labels=labels)
+        seconds = GaugeMetricFamily(
+            "fastcache_member_check_seconds", "How long the last answered check took.", labels=labels
+        )
+        checks = CounterMetricFamily("fastcache_health_checks", "Checks made.", labels=labels)
+        failures = CounterMetricFamily("fastcache_health_check_failures", "Checks failed.", labels=labels)
+        values = {Health.HEALTHY: 1, Health.UNHEALTHY: 0, Health.UNKNOWN: -1}
+        for record in service.registry:
+            labelled = [record.member.kind, record.member.id]
+            up.add_metric(labelled, values[record.judgement.status])
+            checks.add_metric(labelled, record.checks)
+            failures.add_metric(labelled, record.failed_checks)
+            if record.check and not record.check.failure:
+                seconds.add_metric(labelled, record.check.milliseconds / 1000)
+        yield from (up, seconds, checks, failures)
+
+
+class Metrics:
+    """The page that Prometheus reads."""
+
+    content_type = "text/plain; version=0.0.4; charset=utf-8"
+
+    def __init__(self, service: Service) -> None:
+        self.registry = CollectorRegistry()
+        self.registry.register(ServiceCollector(service))
+
+    def page(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self.registry)
