@@ -9,6 +9,7 @@ pub mod command;
 pub mod net;
 pub mod notify;
 pub mod resp;
+pub mod route;
 pub mod server;
 pub mod slot;
 pub mod store;

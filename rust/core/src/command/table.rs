@@ -168,6 +168,14 @@ pub const fn counted_keys(at: i32, uses: KeyUse) -> KeySpec {
     KeySpec { uses, begin: Begin::At(at), find: Find::Counted { number: 0, first: 1, step: 1 } }
 }
 
+impl KeySpec {
+    /// Whether the one key is the first argument.
+    #[inline(always)]
+    pub fn is_first_argument(&self) -> bool {
+        matches!((self.begin, self.find), (Begin::At(1), Find::Range { last: 0, .. }))
+    }
+}
+
 impl Command {
     /// A row without keys and sub-commands, to be completed by struct update.
     pub const fn new(name: &'static str, run: Handler, arity: i32, flags: u32) -> Command {

@@ -4,6 +4,7 @@ pub mod longdouble;
 pub mod number;
 pub mod reply;
 pub mod request;
+pub mod scan;
 
 pub use reply::Reply;
 pub use request::{Args, OwnedArgs, ProtocolError, RequestParser, Span};

@@ -1,0 +1,61 @@
+//! Which node holds a slot, and how it is reached.
+
+use crate::slot::{SLOT_COUNT, slot_of};
+
+/// How a node is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// Its name in the cluster.
+    pub id: String,
+    /// Host name or address.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// Path of its Unix socket, when it is on this host.
+    pub unix: Option<String>,
+    /// Whether the health service has declared it down: nothing is sent to it.
+    pub down: bool,
+}
+
+/// A map of all slots: one epoch of the topology, in the form requests are routed by.
+#[derive(Clone, Debug, Default)]
+pub struct Map {
+    nodes: Vec<Address>,
+    owners: Vec<u16>,
+    epoch: u64,
+}
+
+/// A slot without an owner.
+pub const NOBODY: u16 = u16::MAX;
+
+impl Map {
+    /// A map of these nodes, where `owner` tells whose a slot is.
+    pub fn new(epoch: u64, nodes: Vec<Address>, owner: impl Fn(u16) -> u16) -> Map {
+        let count = nodes.len();
+        let owners =
+            (0..SLOT_COUNT).map(&owner).map(|node| if (node as usize) < count { node } else { NOBODY }).collect();
+        Map { nodes, owners, epoch }
+    }
+
+    /// The epoch of the topology it was made from.
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    /// All nodes.
+    pub fn nodes(&self) -> &[Address] {
+        &self.nodes
+    }
+
+    /// The node that owns a slot; `None` when nobody does.
+    #[inline]
+    pub fn owner(&self, slot: u16) -> Option<u16> {
+        self.owners.get(slot as usize).copied().filter(|&node| node != NOBODY)
+    }
+
+    /// The node that owns a key.
+    #[inline]
+    pub fn owner_of(&self, key: &[u8]) -> Option<u16> {
+        self.owner(slot_of(key))
+    }
+}

@@ -1,0 +1,187 @@
+//! What to do with a request: answer it here, send it to a node, or send parts of it to several.
+
+use super::map::Map;
+use super::merge::Merge;
+use crate::command::Fault;
+use crate::command::table::{Command, flag};
+use crate::resp::Args;
+
+/// One node's share of a split request.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Part {
+    /// The node.
+    pub node: u16,
+    /// Indices of the arguments it gets, besides the command's name.
+    pub arguments: Vec<usize>,
+    /// Which keys of the request these are, by their order: where the results go.
+    pub positions: Vec<usize>,
+}
+
+/// What to do with a request.
+#[derive(Debug)]
+pub enum Plan {
+    /// The proxy answers: it is about the connection.
+    Here,
+    /// One node has all the keys.
+    One(u16),
+    /// As [`Plan::One`], but it may wait or needs state of its own: over a connection of the client's own.
+    Alone(u16),
+    /// Each node gets its keys, and the replies are merged.
+    Split(Vec<Part>, Merge),
+    /// Every node gets the request as it is.
+    Everywhere(Merge),
+    /// It is refused.
+    Refuse(Fault),
+}
+
+/// Keys are spread over nodes and the command cannot be split.
+fn cross_slot() -> Fault {
+    Fault::new("CROSSSLOT Keys in request don't hash to the same slot")
+}
+
+/// A slot has no owner.
+fn no_owner(slot: u16) -> Fault {
+    Fault::new(format!("CLUSTERDOWN Hash slot not served: no node owns slot {slot}"))
+}
+
+/// Decide.
+#[inline]
+pub fn plan(row: &Command, args: &Args<'_>, map: &Map) -> Plan {
+    // The common case first: a command with one key, at the first argument.
+    if let [spec] = row.keys
+        && spec.is_first_argument()
+        && !row.is(flag::BLOCKING)
+    {
+        return match map.owner_of(args.at(1)) {
+            Some(node) => Plan::One(node),
+            None => Plan::Refuse(no_owner(crate::slot::slot_of(args.at(1)))),
+        };
+    }
+    plan_slowly(row, args, map)
+}
+
+fn plan_slowly(row: &Command, args: &Args<'_>, map: &Map) -> Plan {
+    if let Some(merge) = splits(row.name) {
+        return split(args, map, merge, if matches!(merge, Merge::AllOk) { 2 } else { 1 });
+    }
+    if let Some(merge) = everywhere(row.name) {
+        return Plan::Everywhere(merge);
+    }
+    if matches!(row.name, "publish") {
+        return match map.owner_of(args.at(1)) {
+            Some(node) => Plan::One(node),
+            None => Plan::Refuse(no_owner(crate::slot::slot_of(args.at(1)))),
+        };
+    }
+    if row.name == "randomkey" {
+        return if map.nodes().is_empty() { Plan::Refuse(no_owner(0)) } else { Plan::Everywhere(Merge::AnyValue) };
+    }
+    if row.keys.is_empty() {
+        return Plan::Here;
+    }
+    let Some(keys) = row.key_arguments(args) else {
+        return Plan::Refuse(Fault::SYNTAX);
+    };
+    let mut owner = None;
+    for index in keys {
+        let Some(node) = map.owner_of(args.at(index)) else {
+            return Plan::Refuse(no_owner(crate::slot::slot_of(args.at(index))));
+        };
+        if *owner.get_or_insert(node) != node {
+            return Plan::Refuse(cross_slot());
+        }
+    }
+    match owner {
+        Some(node) if row.is(flag::BLOCKING) => Plan::Alone(node),
+        Some(node) => Plan::One(node),
+        None => Plan::Here,
+    }
+}
+
+/// Commands whose keys may be spread: what their parts are merged by.
+fn splits(name: &str) -> Option<Merge> {
+    match name {
+        "mget" => Some(Merge::InOrder),
+        "mset" => Some(Merge::AllOk),
+        "del" | "unlink" | "exists" | "touch" => Some(Merge::Sum),
+        _ => None,
+    }
+}
+
+/// Commands that concern every node.
+fn everywhere(name: &str) -> Option<Merge> {
+    match name {
+        "dbsize" => Some(Merge::Sum),
+        "flushall" | "flushdb" | "swapdb" => Some(Merge::AllOk),
+        "keys" => Some(Merge::Joined),
+        _ => None,
+    }
+}
+
+/// Give each node the keys it owns, `stride` arguments a key.
+fn split(args: &Args<'_>, map: &Map, merge: Merge, stride: usize) -> Plan {
+    let mut parts: Vec<Part> = Vec::new();
+    for (position, index) in (1..args.len()).step_by(stride).enumerate() {
+        let Some(node) = map.owner_of(args.at(index)) else {
+            return Plan::Refuse(no_owner(crate::slot::slot_of(args.at(index))));
+        };
+        let part = match parts.iter_mut().find(|part| part.node == node) {
+            Some(part) => part,
+            None => {
+                parts.push(Part { node, arguments: Vec::new(), positions: Vec::new() });
+                let last = parts.len() - 1;
+                &mut parts[last]
+            }
+        };
+        part.arguments.extend(index..(index + stride).min(args.len()));
+        part.positions.push(position);
+    }
+    match parts.as_slice() {
+        [only] => Plan::One(only.node),
+        _ => Plan::Split(parts, merge),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::command::table::find;
+    use crate::resp::OwnedArgs;
+    use crate::route::Address;
+
+    fn two_halves() -> Map {
+        let node = |id: &str| Address { id: id.into(), host: "127.0.0.1".into(), port: 1, unix: None, down: false };
+        Map::new(1, vec![node("a"), node("b")], |slot| u16::from(slot >= 8192))
+    }
+
+    fn planned(words: &[&str]) -> Plan {
+        let args = OwnedArgs::from_parts(words.iter().map(|word| word.as_bytes()));
+        let (row, _) = find(words[0].as_bytes()).unwrap();
+        plan(row, &args.as_args(), &two_halves())
+    }
+
+    #[test]
+    fn a_key_goes_to_the_node_that_owns_its_slot() {
+        assert!(matches!(planned(&["GET", "foo"]), Plan::One(1))); // Slot 12182.
+        assert!(matches!(planned(&["SET", "bar", "1"]), Plan::One(0))); // Slot 5061.
+        assert!(matches!(planned(&["PING"]), Plan::Here));
+    }
+
+    #[test]
+    fn keys_of_several_nodes_are_split_once_per_node() {
+        let Plan::Split(parts, Merge::InOrder) = planned(&["MGET", "foo", "bar", "{foo}2"]) else {
+            panic!("not split");
+        };
+        assert_eq!(parts[0], Part { node: 1, arguments: vec![1, 3], positions: vec![0, 2] });
+        assert_eq!(parts[1], Part { node: 0, arguments: vec![2], positions: vec![1] });
+        assert!(matches!(planned(&["MGET", "foo", "{foo}2"]), Plan::One(1)));
+    }
+
+    #[test]
+    fn what_cannot_be_split_is_refused_in_the_words_of_redis() {
+        let Plan::Refuse(fault) = planned(&["RENAME", "foo", "bar"]) else {
+            panic!("not refused");
+        };
+        assert!(fault.0.starts_with(b"CROSSSLOT"));
+    }
+}
