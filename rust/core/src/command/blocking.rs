@@ -43,15 +43,14 @@ pub fn deadline(ctx: &Ctx<'_>, seconds: &[u8]) -> Result<u64, Fault> {
     deadline_in(ctx, seconds * 1000.0)
 }
 
-/// A deadline so many milliseconds from now; zero waits for ever.
+/// A deadline so many milliseconds from now; zero waits for ever. As in Redis 7.0 a part of a
+/// millisecond counts as a whole one, and what exceeds 63 bits passes for negative.
 pub fn deadline_in(ctx: &Ctx<'_>, milliseconds: f64) -> Result<u64, Fault> {
-    if milliseconds < 0.0 {
+    let whole = milliseconds.ceil();
+    if whole < 0.0 || whole >= i64::MAX as f64 {
         return Err(Fault::NEGATIVE_TIMEOUT);
     }
-    if milliseconds.ceil() > i64::MAX as f64 - ctx.engine.store.now() as f64 {
-        return Err(Fault::FAR_TIMEOUT);
-    }
-    Ok(if milliseconds == 0.0 { 0 } else { ctx.engine.store.now() + milliseconds.ceil() as u64 })
+    Ok(if whole == 0.0 { 0 } else { ctx.engine.store.now().saturating_add(whole as u64) })
 }
 
 /// Forget that a client waits.

@@ -26,6 +26,9 @@ pub fn parse_i64(text: &[u8]) -> Option<i64> {
 
 /// A floating-point number as the C library reads it: decimal or hexadecimal, `inf`, no blanks around; never NaN.
 pub fn parse_f64(text: &[u8]) -> Option<f64> {
+    if let Some(value) = parse_short_digits(text) {
+        return Some(value);
+    }
     if text.is_empty() || text.len() > 255 || text[0].is_ascii_whitespace() {
         return None;
     }
@@ -34,11 +37,34 @@ pub fn parse_f64(text: &[u8]) -> Option<f64> {
         return Some(value);
     }
     let value: f64 = text.parse().ok()?;
+    // What is too small to be told from zero is an error unless zero was written out.
+    if value == 0.0
+        && text.bytes().take_while(|byte| !byte.eq_ignore_ascii_case(&b'e')).any(|byte| matches!(byte, b'1'..=b'9'))
+    {
+        return None;
+    }
     // An overflow to infinity is an error unless infinity was written out.
     if value.is_nan() || (value.is_infinite() && !text.to_ascii_lowercase().contains("inf")) {
         return None;
     }
     Some(value)
+}
+
+/// Up to fifteen digits and nothing else, as most scores are: exact, and no need of a general parser.
+#[inline]
+fn parse_short_digits(text: &[u8]) -> Option<f64> {
+    if text.is_empty() || text.len() > 15 {
+        return None;
+    }
+    let mut value = 0u64;
+    for &byte in text {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        value = value * 10 + u64::from(digit);
+    }
+    Some(value as f64)
 }
 
 fn parse_hex_float(text: &str) -> Option<f64> {
@@ -162,6 +188,9 @@ mod tests {
         assert_eq!(parse_f64(b"0x10"), Some(16.0));
         assert_eq!(parse_f64(b"-inf"), Some(f64::NEG_INFINITY));
         assert_eq!(parse_f64(b"1e400"), None);
+        assert_eq!(parse_f64(b"-1e-400"), None);
+        assert_eq!(parse_f64(b"-0.0e-400"), Some(0.0));
+        assert_eq!(parse_f64(b"000123456789"), Some(123_456_789.0));
         for text in [&b"nan"[..], b"", b" 1", b"1 ", b"x"] {
             assert_eq!(parse_f64(text), None);
         }

@@ -137,7 +137,8 @@ pub fn zrandmember(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     let wanted = usize::try_from(count.unsigned_abs()).unwrap_or(usize::MAX);
     if count >= 0 && wanted >= len {
         let store = &ctx.engine.store;
-        reply_entries(ctx.out, zset_at(store, found)?.entries(&store.arena, 0..len, false), with_scores);
+        // All of them: from the last to the first, as Redis walks.
+        reply_entries(ctx.out, zset_at(store, found)?.entries(&store.arena, 0..len, true), with_scores);
         return Ok(());
     }
     let ranks = if count >= 0 {

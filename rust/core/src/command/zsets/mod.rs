@@ -392,6 +392,95 @@ fn lex_bounds<'a>(low: &'a [u8], high: &'a [u8]) -> Result<(Lex<'a>, Lex<'a>), F
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::testing::Node;
+
+    #[test]
+    fn members_are_added_ranked_and_removed() {
+        Node::new().expect(&[
+            ("ZADD z 1 a 2 b 3 c", ":3"),
+            ("ZADD z CH GT 5 a 1 b 4 d", ":2"),
+            ("ZADD z NX INCR 1 a", "$-1"),
+            ("ZADD z XX INCR 1 a", "$1 6"),
+            ("ZADD z NX GT 1 a", "-ERR GT, LT, and/or NX options at the same time are not compatible"),
+            ("ZADD z 1 a x b", "-ERR value is not a valid float"),
+            ("ZRANGE z 0 -1 WITHSCORES", "*8 $1 b $1 2 $1 c $1 3 $1 d $1 4 $1 a $1 6"),
+            ("ZRANGE z (2 +inf BYSCORE LIMIT 1 1", "*1 $1 d"),
+            ("ZREVRANGEBYSCORE z 4 3", "*2 $1 d $1 c"),
+            ("ZRANK z a WITHSCORE", "*2 :3 $1 6"),
+            ("ZREVRANK z nobody", "$-1"),
+            ("ZREM z a b nobody", ":2"),
+            ("ZREMRANGEBYSCORE z -inf 3", ":1"),
+            ("ZPOPMAX z", "*2 $1 d $1 4"),
+            ("TYPE z", "+none"),
+        ]);
+    }
+
+    #[test]
+    fn infinities_of_opposite_signs_are_refused_and_nothing_changes() {
+        Node::new().expect(&[
+            ("ZADD z inf a", ":1"),
+            ("ZINCRBY z -inf a", "-ERR resulting score is not a number (NaN)"),
+            ("ZSCORE z a", "$3 inf"),
+            ("ZADD z nan a", "-ERR value is not a valid float"),
+        ]);
+    }
+
+    #[test]
+    fn sets_are_united_intersected_and_subtracted() {
+        Node::new().expect(&[
+            ("ZADD one 1 a 2 b 3 c", ":3"),
+            ("ZADD two 10 b 20 c 30 d", ":3"),
+            ("ZUNION 2 one two WEIGHTS 2 1 AGGREGATE MAX WITHSCORES", "*8 $1 a $1 2 $1 b $2 10 $1 c $2 20 $1 d $2 30"),
+            ("ZINTERSTORE out 2 one two", ":2"),
+            ("ZRANGE out 0 -1 WITHSCORES", "*4 $1 b $2 12 $1 c $2 23"),
+            ("ZDIFF 2 one two", "*1 $1 a"),
+            ("ZINTERCARD 2 one two LIMIT 1", ":1"),
+            ("ZDIFFSTORE out 2 one one", ":0"),
+            ("TYPE out", "+none"),
+            ("ZUNION 0 one", "-ERR at least 1 input key is needed for 'zunion' command"),
+        ]);
+    }
+
+    #[test]
+    fn who_waits_gets_the_lowest_member_once_there_is_one() {
+        let mut node = Node::new();
+        let (waiting, late) = (node.connect(), node.connect());
+        assert_eq!(node.ask_as(waiting, &["BZPOPMIN", "other", "z", "0"]), "");
+        assert_eq!(node.ask_as(late, &["BZMPOP", "0.5", "1", "z", "MAX"]), "");
+        node.expect(&[("SET other text", "+OK"), ("ZADD z 2 b 1 a", ":2")]);
+        assert_eq!(node.heard(waiting), "*3 $1 z $1 a $1 1");
+        assert_eq!(node.heard(late), "*2 $1 z *1 *2 $1 b $1 2");
+        assert_eq!(node.line("EXISTS z"), ":0");
+        assert_eq!(node.ask_as(late, &["BZPOPMAX", "z", "0.5"]), "");
+        node.pass(600);
+        assert_eq!(node.heard(late), "*-1");
+    }
+
+    #[test]
+    fn a_large_set_is_scanned_whole_and_sampled_without_repetition() {
+        let mut node = Node::new();
+        for number in 0..1000 {
+            node.line(&format!("ZADD z {number} member:{number}"));
+        }
+        let (mut cursor, mut seen) = ("0".to_owned(), std::collections::HashSet::new());
+        loop {
+            let reply = node.line(&format!("ZSCAN z {cursor} COUNT 50"));
+            let words: Vec<&str> = reply.split(' ').collect();
+            seen.extend(words.iter().filter(|word| word.starts_with("member:")).map(|word| word.to_string()));
+            cursor = words[2].to_owned();
+            if cursor == "0" {
+                break;
+            }
+        }
+        assert_eq!(seen.len(), 1000);
+        for count in [10, 900] {
+            let reply = node.line(&format!("ZRANDMEMBER z {count}"));
+            let members: std::collections::HashSet<&str> = reply.split(' ').filter(|word| word.len() > 4).collect();
+            assert_eq!(members.len(), count);
+        }
+        assert!(node.line("ZRANDMEMBER z -1500 WITHSCORES").starts_with("*3000 "));
+        assert_eq!(node.line("ZRANDMEMBER z -9000000000000"), "-ERR value is out of range");
+    }
 
     #[test]
     fn ends_of_ranges_are_read_as_loosely_as_redis_does() {

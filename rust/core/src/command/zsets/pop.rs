@@ -28,7 +28,10 @@ fn pop_one_key(ctx: &mut Ctx<'_>, args: &Args<'_>, end: End) -> Done {
         return Err(Fault::SYNTAX);
     }
     let count = match args.get(2) {
-        Some(_) => Some(args.integer_within(2, 0, i64::MAX, Fault::NOT_POSITIVE)? as usize),
+        Some(text) => {
+            let count = parse_i64(text).and_then(|count| usize::try_from(count).ok());
+            Some(count.ok_or(Fault::NOT_POSITIVE)?)
+        }
         None => None,
     };
     let name = args.at(1);

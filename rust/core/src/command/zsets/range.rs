@@ -5,7 +5,7 @@ use crate::command::Ctx;
 use crate::command::fault::{Done, Fault};
 use crate::command::notify::SORTED_SET;
 use crate::resp::Args;
-use crate::store::zset::{Bound, Lex, Limits};
+use crate::store::zset::{Bound, Lex};
 use crate::store::{Kind, Object, Store, Zset};
 use std::ops::Range;
 
@@ -75,40 +75,42 @@ pub fn zrangestore(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
             let store = &ctx.engine.store;
             let zset = zset_at(store, found)?;
             let ranks = request.ranks(store, zset);
-            zset.entries(&store.arena, ranks, false).map(|(member, score)| (member.to_vec(), score)).collect()
+            let entries = zset.entries(&store.arena, ranks, request.backward);
+            entries.map(|(member, score)| (member.to_vec(), score)).collect()
         }
         None => Vec::new(),
     };
-    let limits = limits(ctx);
-    store_entries(
-        ctx,
-        args.at(1),
-        entries.len(),
-        limits,
-        entries.iter().map(|(m, s)| (m.as_slice(), *s)),
-        "zrangestore",
-    )
+    // The number of ranks is known beforehand, so a result of many is large from the start; see `Zset::update` on -0.
+    let large = matches!(request.ends, Ends::Ranks(..)) && entries.len() > limits(ctx).entries;
+    let zset = if large { Zset::large(&mut ctx.engine.store.arena)? } else { Zset::new() };
+    store_entries(ctx, args.at(1), &entries, zset, "zrangestore")
 }
 
-/// Put entries, in order, under a key in place of what it held, and answer how many they are.
-pub(super) fn store_entries<'a>(
+/// Put entries one by one into a new sorted set, that under a key in place of what it held, and answer how
+/// many they are.
+pub(super) fn store_entries<M: AsRef<[u8]>>(
     ctx: &mut Ctx<'_>,
     name: &[u8],
-    count: usize,
-    limits: Limits,
-    entries: impl Iterator<Item = (&'a [u8], f64)>,
+    entries: &[(M, f64)],
+    mut zset: Zset,
     event: &'static str,
 ) -> Done {
+    let limits = limits(ctx);
     let Store { arena, seed, .. } = &mut ctx.engine.store;
-    let mut zset = Zset::new();
     for (member, score) in entries {
-        if let Err(full) = zset.update(arena, seed, limits, member, |_| Some(score)) {
+        if let Err(full) = zset.update(arena, seed, limits, member.as_ref(), |_| Some(*score)) {
             zset.free(arena);
             return Err(full.into());
         }
     }
-    ctx.store_result(name, (count > 0).then_some(Object::SortedSet(zset)), SORTED_SET, event)?;
-    ctx.out.count(count);
+    let result = if entries.is_empty() {
+        zset.free(arena);
+        None
+    } else {
+        Some(Object::SortedSet(zset))
+    };
+    ctx.store_result(name, result, SORTED_SET, event)?;
+    ctx.out.count(entries.len());
     Ok(())
 }
 
@@ -140,11 +142,11 @@ impl<'a> Request<'a> {
                 offset = args.integer(next + 1)?;
                 count = args.integer(next + 2)?;
                 next += 2;
-            } else if form.backward.is_none() && args.is(next, "REV") {
+            } else if backward.is_none() && args.is(next, "REV") {
                 backward = Some(true);
-            } else if form.by.is_none() && args.is(next, "BYLEX") {
+            } else if by.is_none() && args.is(next, "BYLEX") {
                 by = Some(By::Lex);
-            } else if form.by.is_none() && args.is(next, "BYSCORE") {
+            } else if by.is_none() && args.is(next, "BYSCORE") {
                 by = Some(By::Score);
             } else {
                 return Err(Fault::SYNTAX);

@@ -114,6 +114,14 @@ impl Zset {
         Zset(Body::Flat(Flat::default()))
     }
 
+    /// A set without members that is large from the start.
+    pub fn large(arena: &mut Arena) -> Result<Self, Full> {
+        if !arena.has_room() {
+            return Err(Full);
+        }
+        Ok(Zset(Body::Tree(Box::new(Tree::new(arena)))))
+    }
+
     /// How many members there are.
     #[inline]
     pub fn len(&self) -> usize {
