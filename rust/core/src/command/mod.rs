@@ -15,6 +15,7 @@ pub mod hashes;
 pub mod keys;
 pub mod members;
 pub mod notify;
+pub mod objects;
 pub mod pubsub;
 pub mod server;
 pub mod sets;

@@ -6,6 +6,7 @@ use super::settings::Name;
 use super::table::{Command, INSERT, OVERWRITE, READ, READ_DELETE, READ_UPDATE, UPDATE, flag, key, keys};
 use super::{Ctx, keys as generic};
 use crate::resp::Args;
+use crate::resp::longdouble::LongDouble;
 use crate::resp::number::parse_i64;
 use crate::store::keyspace::Whereabouts;
 use crate::store::{Found, Keep, Kind};
@@ -116,6 +117,13 @@ pub const COMMANDS: &[Command] = &[
         syntax: "key decrement",
         keys: &[key(1, READ_UPDATE)],
         ..row("decrby", decrby, 3, WRITE_FAST)
+    },
+    Command {
+        since: "2.6.0",
+        summary: "Adds to a number that may have decimals.",
+        syntax: "key increment",
+        keys: &[key(1, READ_UPDATE)],
+        ..row("incrbyfloat", incrbyfloat, 3, WRITE_FAST)
     },
     Command {
         since: "2.0.0",
@@ -433,6 +441,23 @@ fn add(ctx: &mut Ctx<'_>, name: &[u8], by: i64) -> Done {
     }
     ctx.changed(name, STRING, "incrby");
     ctx.out.integer(after);
+    Ok(())
+}
+
+fn incrbyfloat(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
+    let name = args.at(1);
+    let found = ctx.write(name, Kind::String)?;
+    let before = found.map_or(Some(LongDouble::ZERO), |found| LongDouble::parse(ctx.engine.store.text(found)));
+    let (before, by) = before.zip(LongDouble::parse(args.at(2))).ok_or(Fault::NOT_FLOAT)?;
+    let text = before.plus(by).ok_or(Fault::NAN_RESULT)?.text();
+    match found {
+        Some(mut found) => ctx.engine.store.replace_text(&mut found, &text, Keep::Expiry, 0)?,
+        None => {
+            put_new(ctx, name, &text)?;
+        }
+    }
+    ctx.changed(name, STRING, "incrbyfloat");
+    ctx.out.bulk(&text);
     Ok(())
 }
 

@@ -269,6 +269,7 @@ pub static FAMILIES: &[&[Command]] = &[
     super::hashes::COMMANDS,
     super::sets::COMMANDS,
     super::keys::COMMANDS,
+    super::objects::COMMANDS,
     super::zsets::COMMANDS,
     super::transactions::COMMANDS,
     super::pubsub::COMMANDS,

@@ -3,8 +3,10 @@
 use super::arena::Arena;
 use super::collections::{HashValue, SetValue};
 use super::entry::Kind;
-use super::list::List;
-use super::zset::Zset;
+use super::hash::Seed;
+use super::keyspace::Full;
+use super::list::{End, List};
+use super::zset::{self, Zset};
 
 /// A value of its own: a long string, or any collection. Each collection keeps its
 /// members in the node's [`Arena`], so whoever drops one must call [`Object::free`].
@@ -67,6 +69,39 @@ impl Object {
             Object::Set(set) => set.free_some(arena, budget),
             Object::SortedSet(zset) => zset.free_some(arena, budget),
         }
+    }
+
+    /// A value of its own with the same content, kept in the same form.
+    pub fn duplicate(&self, arena: &mut Arena, seed: &Seed) -> Result<Object, Full> {
+        Ok(match self {
+            Object::Text(text) => Object::Text(text.clone()),
+            Object::List(list) => {
+                let mut copy = List::new();
+                list.forward(0).for_each(|element| copy.push(End::Back, element));
+                Object::List(copy)
+            }
+            Object::Hash(hash) => Object::Hash(hash.duplicate(arena, seed)?),
+            Object::Set(set) => Object::Set(set.duplicate(arena, seed)?),
+            Object::SortedSet(zset) => {
+                // Members lie in the arena into which their copies go: they are taken out first.
+                let (mut bytes, mut members) = (Vec::new(), Vec::with_capacity(zset.len()));
+                for (member, score) in zset.entries(arena, 0..zset.len(), false) {
+                    bytes.extend_from_slice(member);
+                    members.push((bytes.len(), score));
+                }
+                let most = if zset.encoding() == "listpack" { usize::MAX } else { 0 };
+                let limits = zset::Limits { entries: most, value: most };
+                let (mut copy, mut start) = (Zset::new(), 0);
+                for (end, score) in members {
+                    if let Err(full) = copy.update(arena, seed, limits, &bytes[start..end], |_| Some(score)) {
+                        copy.free(arena);
+                        return Err(full);
+                    }
+                    start = end;
+                }
+                Object::SortedSet(copy)
+            }
+        })
     }
 
     /// Give everything back at once.

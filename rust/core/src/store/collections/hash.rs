@@ -212,6 +212,14 @@ impl HashValue {
         small.into_iter().flatten().chain(large.into_iter().flatten())
     }
 
+    /// A hash of its own with the same fields, in the same form.
+    pub fn duplicate(&self, arena: &mut Arena, seed: &Seed) -> Result<HashValue, Full> {
+        Ok(HashValue(match &self.0 {
+            Form::Small { bytes, len } => Form::Small { bytes: bytes.clone(), len: *len },
+            Form::Large(records) => Form::Large(Box::new(records.duplicate(arena, seed)?)),
+        }))
+    }
+
     /// How much work freeing it is, in fields; one for a small one, which is a single piece of memory.
     pub fn weight(&self) -> usize {
         match &self.0 {
@@ -342,8 +350,12 @@ mod tests {
                 prop_assert_eq!(hash.len(), model.len());
             }
             let all: BTreeMap<_, _> = hash.iter(&arena).map(|(field, value)| (field.to_vec(), value.to_vec())).collect();
-            prop_assert_eq!(all, model);
+            prop_assert_eq!(&all, &model);
+            let copy = hash.duplicate(&mut arena, &seed()).expect("room");
+            prop_assert_eq!((copy.len(), copy.encoding()), (hash.len(), hash.encoding()));
             hash.free(&mut arena);
+            prop_assert!(all.iter().all(|(field, value)| copy.get(&arena, &seed(), field) == Some(value)));
+            copy.free(&mut arena);
             prop_assert_eq!(arena.used(), 0);
         }
     }

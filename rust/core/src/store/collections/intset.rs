@@ -1,7 +1,7 @@
 //! A sorted array of whole numbers, each as wide as the widest needs: how a small set of numbers is kept.
 
 /// See the module's page.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct IntSet {
     bytes: Vec<u8>,
     width: u8, // 2, 4 or 8; only ever grows. Zero while nothing was added.

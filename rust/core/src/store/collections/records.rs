@@ -142,6 +142,33 @@ impl<const VALUES: bool> Records<VALUES> {
         chosen.into_iter().map(|handle| self.read(arena, handle))
     }
 
+    /// The same records again, in blocks of their own.
+    pub fn duplicate(&self, arena: &mut Arena, seed: &Seed) -> Result<Self, Full> {
+        let mut copy = Records::<VALUES>::default();
+        for handle in self.index.iter() {
+            let added = copy.adopt(arena, handle, long_number(arena.at(handle)).map(|number| &*self.long[number]));
+            let Ok(handle) = added else {
+                copy.free_some(arena, usize::MAX);
+                return Err(Full);
+            };
+            let (arena, long) = (&*arena, &copy.long);
+            let hash = hash_of(arena, seed, long, handle);
+            copy.index.insert(hash, handle, |handle| hash_of(arena, seed, long, handle));
+        }
+        Ok(copy)
+    }
+
+    /// A block with the content of another, whose bytes on the heap are `long` if it has any.
+    fn adopt(&mut self, arena: &mut Arena, handle: Handle, long: Option<&[u8]>) -> Result<Handle, Full> {
+        let new = arena.alloc(arena.capacity(handle)).ok_or(Full)?;
+        self.record_bytes += arena.capacity(new);
+        match long {
+            None => arena.copy(handle, new, arena.capacity(handle)),
+            Some(bytes) => self.put_long(arena, new, bytes.into()),
+        }
+        Ok(new)
+    }
+
     /// Give up to about `budget` records back to the arena; true when none is left. Between calls
     /// only this and `drop` are allowed.
     pub fn free_some(&mut self, arena: &mut Arena, budget: usize) -> bool {
@@ -177,7 +204,14 @@ impl<const VALUES: bool> Records<VALUES> {
         let handle = arena.alloc(5).ok_or(Full)?;
         let mut bytes = vec![0; size].into_boxed_slice();
         put(&mut bytes, key, VALUES.then_some(value));
-        self.record_bytes += size + arena.capacity(handle);
+        self.record_bytes += arena.capacity(handle);
+        self.put_long(arena, handle, bytes);
+        Ok(handle)
+    }
+
+    /// Keep the bytes of a record on the heap and have its block say where.
+    fn put_long(&mut self, arena: &mut Arena, handle: Handle, bytes: Box<[u8]>) {
+        self.record_bytes += bytes.len();
         let number = if let Some(number) = self.spare.pop() {
             self.long[number as usize] = bytes;
             number
@@ -188,7 +222,6 @@ impl<const VALUES: bool> Records<VALUES> {
         let block = arena.at_mut(handle);
         block[0] = packed::MARK;
         block[1..5].copy_from_slice(&number.to_le_bytes());
-        Ok(handle)
     }
 
     #[inline]

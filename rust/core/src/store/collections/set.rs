@@ -222,6 +222,14 @@ impl SetValue {
         }
     }
 
+    /// A set of its own with the same members, in the same form.
+    pub fn duplicate(&self, arena: &mut Arena, seed: &Seed) -> Result<SetValue, Full> {
+        Ok(SetValue(match &self.0 {
+            Form::Numbers(numbers) => Form::Numbers(numbers.clone()),
+            Form::Large(records) => Form::Large(Box::new(records.duplicate(arena, seed)?)),
+        }))
+    }
+
     /// How much work freeing it is, in members; one for a small one, which is a single piece of memory.
     pub fn weight(&self) -> usize {
         match &self.0 {
