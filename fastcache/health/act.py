@@ -130,9 +130,9 @@ class Service:
             leads = await self.in_thread(self.store.campaign)
             if leads:
                 self.leading_until = began + self.settings.lease
-                self.leader_url = self.settings.url
                 if not self.leading:
                     await self.ascend()
+                self.leader_url = self.settings.url
             else:
                 self.descend("another health service leads")
                 self.leader_url = await self.in_thread(self.store.leader)

@@ -281,7 +281,8 @@ class Face:
                 self.service.log("warning", "wrong admin key", path=request.url.path, client=client(request))
                 raise HTTPException(401, "X-Admin-Key is missing or wrong")
             if not self.service.leading:
-                if leader := self.service.leader_url:
+                leader = self.service.leader_url
+                if leader and leader != self.service.settings.url:
                     return RedirectResponse(leader + request.url.path, 307)
                 raise HTTPException(503, "no health service leads at the moment", {"Retry-After": "1"})
             return await handler(request)

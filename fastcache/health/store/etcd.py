@@ -6,6 +6,7 @@ leader that was paused or cut off cannot write over its successor.
 """
 
 import base64
+import contextlib
 import json
 import zlib
 from typing import Any
@@ -107,7 +108,8 @@ class EtcdStore:
             }
         )
         if not done.get("succeeded"):
-            self.token = 0
+            with contextlib.suppress(*FAULTS):  # a lease that ran out cannot be revoked, nor need it be
+                self.resign()
             raise DeposedError("another health service leads or has written since")
 
     def resign(self) -> None:
