@@ -1,5 +1,6 @@
 //! The only module that opens sockets: listening, accepting, reading, writing, waiting.
 
+pub mod connect;
 pub mod listen;
 pub mod poll;
 

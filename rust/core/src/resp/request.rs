@@ -174,6 +174,11 @@ impl RequestParser {
         self.bulk.map_or(0, |len| (self.position + len + 2).saturating_sub(have))
     }
 
+    /// Whether nothing can be done with `have` bytes: they were all read, and the request in them is not complete.
+    pub fn waits_for(&self, have: usize) -> bool {
+        self.position > 0 && (self.position >= have || self.missing_bytes(have) > 0)
+    }
+
     /// Bytes of memory behind the parser.
     pub fn heap_bytes(&self) -> usize {
         self.spans.capacity() * size_of::<Span>()

@@ -6,7 +6,8 @@
 //! A client that does not read its replies is not served further, so nobody's buffers grow
 //! by their own requests.
 
-use super::{Errand, upkeep};
+use super::runner::Errand;
+use super::{listening, upkeep};
 use crate::command::client::{Client, Token};
 use crate::command::settings::Name;
 use crate::command::{Engine, blocking, dispatch};
@@ -48,7 +49,7 @@ pub(super) struct EventLoop {
     pub(super) engine: Engine,
     poll: Poll,
     waker: Waker,
-    inbox: Receiver<Errand>,
+    inbox: Receiver<Errand<Engine>>,
     listeners: Vec<Listener>,
     connections: Vec<Option<Connection>>,
     shared_input: Vec<u8>,
@@ -59,32 +60,10 @@ pub(super) struct EventLoop {
 
 impl EventLoop {
     /// Open all sockets the settings name.
-    pub(super) fn open(mut engine: Engine, inbox: Receiver<Errand>) -> io::Result<(EventLoop, Waker)> {
+    pub(super) fn open(mut engine: Engine, inbox: Receiver<Errand<Engine>>) -> io::Result<(EventLoop, Waker)> {
         let poll = Poll::new()?;
         let waker = Waker::new(&poll, WAKER)?;
-        let settings = &engine.settings;
-        let backlog = settings.number(Name::tcp_backlog) as i32;
-        let mut listeners = Vec::new();
-        let port = settings.number(Name::port) as u16;
-        if port > 0 {
-            for address in settings.text(Name::bind).split_whitespace() {
-                // Redis' convention: an address with a minus may be missing on this host.
-                let (address, optional) = address.strip_prefix('-').map_or((address, false), |rest| (rest, true));
-                match Listener::tcp(address, port, backlog) {
-                    Ok(listener) => listeners.push(listener),
-                    Err(_) if optional => {}
-                    Err(error) => return Err(named(error, &format!("{address}:{port}"))),
-                }
-            }
-        }
-        let path = settings.text(Name::unixsocket);
-        if !path.is_empty() {
-            let mode = u32::from_str_radix(settings.text(Name::unixsocketperm), 8).unwrap_or(0o700);
-            listeners.push(Listener::unix(path, mode, backlog).map_err(|error| named(error, path))?);
-        }
-        if listeners.is_empty() {
-            return Err(io::Error::new(io::ErrorKind::InvalidInput, "nothing to listen on: set port or unixsocket"));
-        }
+        let listeners = listening::open(&engine.settings)?;
         for (index, listener) in listeners.iter().enumerate() {
             poll.add(listener, index as u64, Interest::Read)?;
         }
@@ -155,19 +134,9 @@ impl EventLoop {
     }
 
     fn welcome(&mut self, peer: Peer) {
-        let settings = &self.engine.settings;
-        if self.engine.clients.len() >= settings.size(Name::maxclients) {
+        if let Some(refusal) = listening::refusal(&self.engine, &peer) {
             self.engine.stats.rejected_connections += 1;
-            net::write(&peer.socket, b"-ERR max number of clients reached\r\n");
-            return;
-        }
-        if settings.is_on(Name::protected_mode) && settings.text(Name::requirepass).is_empty() && !peer.from_here {
-            self.engine.stats.rejected_connections += 1;
-            net::write(
-                &peer.socket,
-                b"-DENIED FastCache runs in protected mode: no password is set, so only clients of its own host are \
-                  served. Set requirepass, or protected-mode no where the network is trusted.\r\n",
-            );
+            net::write(&peer.socket, refusal);
             return;
         }
         let mut client = self.engine.new_client();
@@ -524,8 +493,4 @@ fn going(client: &Client) -> bool {
 #[inline]
 fn cross_protocol(args: &Args<'_>) -> bool {
     args.is(0, "POST") || args.is(0, "HOST:")
-}
-
-fn named(error: io::Error, what: &str) -> io::Error {
-    io::Error::new(error.kind(), format!("{what}: {error}"))
 }

@@ -1,0 +1,52 @@
+//! The sockets that nodes and proxies listen on, and whom they turn away.
+
+use crate::command::Engine;
+use crate::command::settings::{Name, Settings};
+use crate::net::{Listener, Peer};
+use std::io;
+
+/// Open all sockets the settings name.
+pub(super) fn open(settings: &Settings) -> io::Result<Vec<Listener>> {
+    let backlog = settings.number(Name::tcp_backlog) as i32;
+    let mut listeners = Vec::new();
+    let port = settings.number(Name::port) as u16;
+    if port > 0 {
+        for address in settings.text(Name::bind).split_whitespace() {
+            // Redis' convention: an address with a minus may be missing on this host.
+            let (address, optional) = address.strip_prefix('-').map_or((address, false), |rest| (rest, true));
+            match Listener::tcp(address, port, backlog) {
+                Ok(listener) => listeners.push(listener),
+                Err(_) if optional => {}
+                Err(error) => return Err(named(error, &format!("{address}:{port}"))),
+            }
+        }
+    }
+    let path = settings.text(Name::unixsocket);
+    if !path.is_empty() {
+        let mode = u32::from_str_radix(settings.text(Name::unixsocketperm), 8).unwrap_or(0o700);
+        listeners.push(Listener::unix(path, mode, backlog).map_err(|error| named(error, path))?);
+    }
+    if listeners.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "nothing to listen on: set port or unixsocket"));
+    }
+    Ok(listeners)
+}
+
+fn named(error: io::Error, what: &str) -> io::Error {
+    io::Error::new(error.kind(), format!("{what}: {error}"))
+}
+
+/// What a connection is told that is not served: too many, or from outside while there is no password.
+pub(super) fn refusal(engine: &Engine, peer: &Peer) -> Option<&'static [u8]> {
+    let settings = &engine.settings;
+    if engine.clients.len() >= settings.size(Name::maxclients) {
+        return Some(b"-ERR max number of clients reached\r\n");
+    }
+    if settings.is_on(Name::protected_mode) && settings.text(Name::requirepass).is_empty() && !peer.from_here {
+        return Some(
+            b"-DENIED FastCache runs in protected mode: no password is set, so only clients of its own host are \
+              served. Set requirepass, or protected-mode no where the network is trusted.\r\n",
+        );
+    }
+    None
+}

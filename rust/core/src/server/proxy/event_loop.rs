@@ -1,0 +1,562 @@
+//! The proxy's loop: wait, read from clients and nodes, pass on, write.
+
+use super::lane::Lane;
+use super::upstream::{For, Key, Upstream};
+use crate::command::Engine;
+use crate::command::client::Token;
+use crate::command::settings::Name;
+use crate::net::{self, Interest, Listener, Moved, Peer, Poll, Waker, connect};
+use crate::resp::Reply;
+use crate::route::{Address, Map};
+use crate::server::listening;
+use std::collections::HashMap;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Receiver;
+use std::time::Duration;
+
+/// What errands from other threads get to see.
+pub(super) type Errand = EventLoop;
+
+pub(super) const FIRST_CLIENT: u64 = 1 << 32;
+const FIRST_UPSTREAM: u64 = 1 << 40;
+const WAKER: u64 = FIRST_CLIENT - 1;
+const SHARED: usize = 128 * 1024;
+/// Unsent replies beyond which a client's requests are not read.
+pub(super) const MOST_REPLIES: usize = 1 << 20;
+const CONNECT_MS: u64 = 1_000;
+const ANSWER_MS: u64 = 5_000;
+const ROUND_MS: u64 = 100;
+
+/// What the proxy remembers of a node besides its address.
+#[derive(Clone, Default)]
+pub(super) struct Breaker {
+    failures: u32,
+    /// Nothing is sent before this time, ms.
+    closed_until: u64,
+    pub(super) requests: u64,
+    pub(super) errors: u64,
+}
+
+pub(super) struct EventLoop {
+    pub(super) engine: Engine,
+    pub(super) map: Map,
+    pub(super) lanes: Vec<Option<Box<Lane>>>,
+    pub(super) upstreams: Vec<Option<Box<Upstream>>>,
+    by_key: HashMap<Key, u32, foldhash::fast::RandomState>,
+    pub(super) breakers: Vec<Breaker>,
+    poll: Poll,
+    waker: Waker,
+    inbox: Receiver<super::super::runner::Errand<EventLoop>>,
+    listeners: Vec<Listener>,
+    shared_input: Vec<u8>,
+    shared_replies: Vec<u8>,
+    pub(super) reply: Reply,
+    written: Vec<u32>,           // Upstreams with requests to send.
+    pub(super) owed: Vec<Token>, // Clients with replies to send or requests to serve.
+    next_round: u64,
+    stopping: bool,
+}
+
+impl EventLoop {
+    pub(super) fn open(
+        engine: Engine,
+        inbox: Receiver<super::super::runner::Errand<EventLoop>>,
+    ) -> io::Result<(EventLoop, Waker)> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(&poll, WAKER)?;
+        let listeners = listening::open(&engine.settings)?;
+        for (index, listener) in listeners.iter().enumerate() {
+            poll.add(listener, index as u64, Interest::Read)?;
+        }
+        crate::clock::ticks_per_us();
+        let serving = EventLoop {
+            engine,
+            map: Map::default(),
+            lanes: Vec::new(),
+            upstreams: Vec::new(),
+            by_key: HashMap::default(),
+            breakers: Vec::new(),
+            poll,
+            waker: waker.clone(),
+            inbox,
+            listeners,
+            shared_input: vec![0; SHARED],
+            shared_replies: vec![0; SHARED],
+            reply: Reply::default(),
+            written: Vec::new(),
+            owed: Vec::new(),
+            next_round: 0,
+            stopping: false,
+        };
+        Ok((serving, waker))
+    }
+
+    pub(super) fn run(&mut self, heartbeat: &AtomicU64) {
+        while !self.stopping && !self.engine.stopping {
+            heartbeat.fetch_add(1, Ordering::Relaxed);
+            let now = self.engine.store.now();
+            let longest = Duration::from_millis(self.next_round.saturating_sub(now).min(500));
+            let Ok(count) = self.poll.wait(longest) else {
+                break; // The set of sockets itself is broken: nothing can be served any more.
+            };
+            self.engine.store.set_now(crate::clock::wall_ms());
+            for index in 0..count {
+                let Some(ready) = self.poll.ready(index) else { break };
+                if ready.key >= FIRST_UPSTREAM {
+                    self.upstream_ready((ready.key - FIRST_UPSTREAM) as u32, ready.read, ready.write);
+                } else if ready.key >= FIRST_CLIENT {
+                    let token = (ready.key - FIRST_CLIENT) as Token;
+                    if ready.write {
+                        self.owed.push(token);
+                    }
+                    if ready.read {
+                        self.client_readable(token);
+                    }
+                } else if ready.key == WAKER {
+                    self.waker.clear();
+                    while let Ok(errand) = self.inbox.try_recv() {
+                        errand(self);
+                    }
+                } else {
+                    self.accept(ready.key as usize);
+                }
+            }
+            self.settle();
+            if self.engine.store.now() >= self.next_round {
+                self.round();
+            }
+        }
+        self.drain();
+    }
+
+    /// Told to stop.
+    pub(super) fn stop(&mut self) {
+        self.stopping = true;
+    }
+
+    fn accept(&mut self, index: usize) {
+        for _ in 0..64 {
+            let keepalive = self.engine.settings.number(Name::tcp_keepalive) as u64;
+            match self.listeners[index].accept(keepalive) {
+                Ok(Some(peer)) => self.welcome(peer),
+                Ok(None) | Err(_) => return,
+            }
+        }
+    }
+
+    fn welcome(&mut self, peer: Peer) {
+        if let Some(refusal) = listening::refusal(&self.engine, &peer) {
+            self.engine.stats.rejected_connections += 1;
+            net::write(&peer.socket, refusal);
+            return;
+        }
+        let mut client = self.engine.new_client();
+        client.socket = peer.number();
+        client.by_unix_socket = peer.unix;
+        client.address = peer.address;
+        client.local_address = peer.local_address;
+        let token = self.engine.clients.add(client);
+        if self.poll.add(&peer.socket, FIRST_CLIENT + u64::from(token), Interest::Read).is_err() {
+            self.engine.clients.take(token);
+            self.engine.clients.forget(token);
+            return;
+        }
+        let place = token as usize;
+        if self.lanes.len() <= place {
+            self.lanes.resize_with(place + 1, || None);
+        }
+        self.lanes[place] = Some(Box::new(Lane::new(peer.socket)));
+    }
+
+    fn client_readable(&mut self, token: Token) {
+        let Some(lane) = self.lanes.get_mut(token as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        let moved = if lane.input.is_empty() {
+            net::read(&lane.socket, &mut self.shared_input)
+        } else {
+            let missing = lane.parser.missing_bytes(lane.input.len());
+            let most = missing.clamp(SHARED / 8, lane.input.len().max(SHARED));
+            net::read_more(&lane.socket, &mut lane.input, most)
+        };
+        match moved {
+            Moved::NotNow => {}
+            Moved::Gone => self.close(token),
+            Moved::Bytes(count) => {
+                self.engine.stats.input_bytes += count as u64;
+                if lane.input.is_empty() {
+                    let shared = std::mem::take(&mut self.shared_input);
+                    let used = self.serve(token, &shared[..count]);
+                    if let Some(lane) = self.lanes[token as usize].as_mut() {
+                        lane.input.extend_from_slice(&shared[used..count]);
+                    }
+                    self.shared_input = shared;
+                } else {
+                    self.serve_kept(token);
+                }
+                self.owed.push(token);
+            }
+        }
+    }
+
+    /// Serve what a client sent earlier.
+    fn serve_kept(&mut self, token: Token) {
+        let Some(lane) = self.lanes.get_mut(token as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        let mut input = std::mem::take(&mut lane.input);
+        let used = self.serve(token, &input);
+        if let Some(lane) = self.lanes[token as usize].as_mut() {
+            if used == input.len() {
+                input.clear();
+                input.shrink_to(SHARED);
+                lane.parser.relax();
+            } else {
+                input.drain(..used);
+            }
+            lane.input = input;
+        }
+    }
+
+    /// The connection to a node, opened when there is none; or why there can be none now.
+    pub(super) fn upstream(&mut self, key: Key) -> Result<u32, String> {
+        if let Some(&index) = self.by_key.get(&key) {
+            return Ok(index);
+        }
+        let now = self.engine.store.now();
+        let Some(address) = self.map.nodes().get(key.node as usize) else {
+            return Err("CLUSTERDOWN Hash slot not served".into());
+        };
+        let breaker = &self.breakers[key.node as usize];
+        if address.down || breaker.closed_until > now {
+            return Err(unreachable_node(address));
+        }
+        let password = self.engine.settings.text(Name::requirepass);
+        let upstream = Upstream::open(key, address, password, now).map_err(|_| unreachable_node(address));
+        let upstream = match upstream {
+            Ok(upstream) => Box::new(upstream),
+            Err(text) => {
+                self.note_failure(key.node);
+                return Err(text);
+            }
+        };
+        let index = match self.upstreams.iter().position(Option::is_none) {
+            Some(free) => free,
+            None => {
+                self.upstreams.push(None);
+                self.upstreams.len() - 1
+            }
+        };
+        if self.poll.add(&upstream.socket, FIRST_UPSTREAM + index as u64, Interest::Both).is_err() {
+            return Err("ERR the proxy has no descriptors left".into());
+        }
+        self.upstreams[index] = Some(upstream);
+        self.by_key.insert(key, index as u32);
+        Ok(index as u32)
+    }
+
+    /// Note that a connection has something to send.
+    #[inline]
+    pub(super) fn mark_written(&mut self, index: u32) {
+        if let Some(upstream) = self.upstreams[index as usize].as_mut()
+            && !upstream.listed
+        {
+            upstream.listed = true;
+            self.written.push(index);
+        }
+    }
+
+    fn upstream_ready(&mut self, index: u32, read: bool, write: bool) {
+        let now = self.engine.store.now();
+        let Some(Some(upstream)) = self.upstreams.get_mut(index as usize) else {
+            return;
+        };
+        if write && !upstream.connected {
+            if connect::outcome(&upstream.socket) == Moved::Gone {
+                return self.upstream_failed(index);
+            }
+            upstream.connected = true;
+            let node = upstream.key.node as usize;
+            if let Some(breaker) = self.breakers.get_mut(node) {
+                breaker.failures = 0;
+            }
+        }
+        if write {
+            self.mark_written(index);
+        }
+        if read {
+            let Some(mut upstream) = self.upstreams[index as usize].take() else { return };
+            let mut shared = std::mem::take(&mut self.shared_replies);
+            let mut refused = false;
+            let moved = upstream.read(&mut shared, now, |whom, reply| match whom {
+                For::Client { token, id, number, part } => self.deliver(token, id, number, part, reply),
+                For::Greeting => refused |= reply.first() == Some(&b'-'),
+                For::Queued => {}
+            });
+            self.shared_replies = shared;
+            self.upstreams[index as usize] = Some(upstream);
+            if moved == Moved::Gone || refused {
+                self.upstream_failed(index);
+            }
+        }
+    }
+
+    /// Give a client a reply, or a part of one.
+    #[inline]
+    fn deliver(&mut self, token: Token, id: u64, number: u32, part: u16, reply: &[u8]) {
+        // The client may have gone, and its place may be another's now.
+        let Some(client) = self.engine.clients.get(token).filter(|client| client.id == id) else {
+            return;
+        };
+        let resp3 = client.resp3;
+        if let Some(lane) = self.lanes[token as usize].as_mut() {
+            lane.replied(number, part, reply, resp3);
+            lane.busy_alone = false;
+            if !lane.listed {
+                lane.listed = true;
+                self.owed.push(token);
+            }
+        }
+    }
+
+    /// A connection to a node is lost: whoever waits for it is told, and the node is left alone for a moment.
+    fn upstream_failed(&mut self, index: u32) {
+        let Some(upstream) = self.upstreams.get_mut(index as usize).and_then(Option::take) else {
+            return;
+        };
+        self.by_key.remove(&upstream.key);
+        let node = upstream.key.node;
+        let name = self.map.nodes().get(node as usize).map_or_else(|| "?".to_owned(), |address| address.id.clone());
+        let mut error = Reply::default();
+        if upstream.connected {
+            error.error(
+                format!("UNKNOWN outcome: the connection to node {name} was lost before it answered").as_bytes(),
+            );
+        } else if let Some(address) = self.map.nodes().get(node as usize) {
+            error.error(unreachable_node(address).as_bytes());
+        } else {
+            error.error(b"CLUSTERDOWN Hash slot not served");
+        }
+        self.note_failure(node);
+        for whom in &upstream.expected {
+            if let For::Client { token, id, number, part } = *whom {
+                if let Some(breaker) = self.breakers.get_mut(node as usize) {
+                    breaker.errors += 1;
+                }
+                self.deliver(token, id, number, part, error.bytes());
+            }
+        }
+    }
+
+    fn note_failure(&mut self, node: u16) {
+        let now = self.engine.store.now();
+        if let Some(breaker) = self.breakers.get_mut(node as usize) {
+            // 50 ms, 100, 200 ... 5 s: a node that restarts is found again soon, one that is gone costs little.
+            breaker.closed_until = now + (50u64 << breaker.failures.min(7)).min(5_000);
+            breaker.failures += 1;
+        }
+    }
+
+    /// Send what the turn produced, until nothing is left to do.
+    fn settle(&mut self) {
+        loop {
+            if let Some(index) = self.written.pop() {
+                self.flush_upstream(index);
+            } else if let Some(token) = self.owed.pop().or_else(|| self.engine.wake.pop()) {
+                self.flush_client(token);
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn flush_upstream(&mut self, index: u32) {
+        let Some(Some(upstream)) = self.upstreams.get_mut(index as usize) else {
+            return;
+        };
+        upstream.listed = false;
+        let wanted = match upstream.flush() {
+            Moved::Gone => return self.upstream_failed(index),
+            Moved::NotNow => Interest::Both,
+            Moved::Bytes(_) => Interest::Read,
+        };
+        if wanted != upstream.interest
+            && self.poll.change(&upstream.socket, FIRST_UPSTREAM + u64::from(index), wanted).is_ok()
+        {
+            upstream.interest = wanted;
+        }
+    }
+
+    fn flush_client(&mut self, token: Token) {
+        let Some(lane) = self.lanes.get_mut(token as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        lane.listed = false;
+        if let Some(client) = self.engine.clients.get_mut(token)
+            && !client.pending.is_empty()
+        {
+            let pushed = std::mem::take(&mut client.pending);
+            lane.out.extend_from_slice(&pushed);
+        }
+        let mut sent = 0;
+        let mut gone = false;
+        while sent < lane.out.len() {
+            match net::write(&lane.socket, &lane.out[sent..]) {
+                Moved::Bytes(count) => sent += count,
+                Moved::NotNow => break,
+                Moved::Gone => {
+                    gone = true;
+                    break;
+                }
+            }
+        }
+        self.engine.stats.output_bytes += sent as u64;
+        if sent == lane.out.len() {
+            lane.out.clear();
+            lane.out.shrink_to(SHARED);
+        } else {
+            lane.out.drain(..sent);
+        }
+        let idle = lane.out.is_empty() && lane.waiting() == 0;
+        let leaves = self.engine.clients.get(token).is_none_or(|client| client.dead || (client.closing && idle));
+        if gone || leaves {
+            return self.close(token);
+        }
+        let Some(lane) = self.lanes[token as usize].as_mut() else { return };
+        let wanted = if lane.out.is_empty() {
+            Interest::Read
+        } else if lane.out.len() < MOST_REPLIES {
+            Interest::Both
+        } else {
+            Interest::Write // It does not read its replies: read no more of its requests.
+        };
+        if wanted != lane.interest && self.poll.change(&lane.socket, FIRST_CLIENT + u64::from(token), wanted).is_ok() {
+            lane.interest = wanted;
+        }
+        if !lane.input.is_empty() && lane.may_serve() && !lane.parser.waits_for(lane.input.len()) {
+            self.serve_kept(token);
+        }
+    }
+
+    /// Now and then: connections that hang, clients that do not read.
+    fn round(&mut self) {
+        let now = self.engine.store.now();
+        self.next_round = now + ROUND_MS;
+        let hung: Vec<u32> = self
+            .upstreams
+            .iter()
+            .enumerate()
+            .filter_map(|(index, upstream)| {
+                let upstream = upstream.as_ref()?;
+                let slow_connect = !upstream.connected && now.saturating_sub(upstream.since) > CONNECT_MS;
+                let slow_answer = upstream.key.owner == 0
+                    && !upstream.expected.is_empty()
+                    && now.saturating_sub(upstream.waiting_since) > ANSWER_MS;
+                (slow_connect || slow_answer).then_some(index as u32)
+            })
+            .collect();
+        for index in hung {
+            self.upstream_failed(index);
+        }
+        self.settle();
+    }
+
+    /// Route by another map. Nodes are known by their names: connections to those that stay go on.
+    pub(super) fn take_map(&mut self, map: Map) {
+        if map.epoch() < self.map.epoch() {
+            return; // An older topology than the one in force.
+        }
+        let place = |old: &Address| map.nodes().iter().position(|new| new.id == old.id && same_place(new, old));
+        let moved: Vec<Option<u16>> = self.map.nodes().iter().map(|old| place(old).map(|index| index as u16)).collect();
+        let mut breakers = vec![Breaker::default(); map.nodes().len()];
+        for (old, new) in moved.iter().enumerate() {
+            if let Some(new) = new {
+                breakers[*new as usize] = self.breakers[old].clone();
+            }
+        }
+        self.breakers = breakers;
+        self.by_key.clear();
+        for (index, place) in self.upstreams.iter_mut().enumerate() {
+            let Some(upstream) = place else { continue };
+            match moved.get(upstream.key.node as usize).copied().flatten() {
+                Some(new) => {
+                    upstream.key.node = new;
+                    self.by_key.insert(upstream.key, index as u32);
+                }
+                None if upstream.expected.is_empty() => *place = None,
+                // Its last replies are still awaited; it is not used again.
+                None => upstream.key.node = u16::MAX,
+            }
+        }
+        self.map = map;
+    }
+
+    pub(super) fn close(&mut self, token: Token) {
+        if let Some(mut client) = self.engine.clients.take(token) {
+            self.engine.leave(&mut client);
+            self.engine.clients.forget(token);
+        }
+        let lane = self.lanes.get_mut(token as usize).and_then(Option::take);
+        if let Some(index) = lane.and_then(|lane| lane.alone)
+            && let Some(upstream) = self.upstreams.get_mut(index as usize).and_then(Option::take)
+        {
+            self.by_key.remove(&upstream.key);
+        }
+    }
+
+    /// Told to stop: no new connections or requests, but replies that are due are sent, within bounds.
+    fn drain(&mut self) {
+        self.listeners.clear();
+        let until = crate::clock::wall_ms() + self.engine.settings.number(Name::shutdown_timeout) as u64 * 1000;
+        let owes = |lane: &Lane| lane.waiting() > 0 || !lane.out.is_empty();
+        while self.lanes.iter().flatten().any(|lane| owes(lane)) && crate::clock::wall_ms() < until {
+            let Ok(count) = self.poll.wait(Duration::from_millis(50)) else { break };
+            self.engine.store.set_now(crate::clock::wall_ms());
+            for index in 0..count {
+                let Some(ready) = self.poll.ready(index) else { break };
+                if ready.key >= FIRST_UPSTREAM {
+                    self.upstream_ready((ready.key - FIRST_UPSTREAM) as u32, ready.read, ready.write);
+                } else if ready.key >= FIRST_CLIENT && ready.write {
+                    self.owed.push((ready.key - FIRST_CLIENT) as Token);
+                }
+            }
+            for lane in self.lanes.iter_mut().flatten() {
+                lane.input.clear();
+            }
+            self.settle();
+        }
+    }
+
+    /// Figures for metrics.
+    pub(super) fn figures(&mut self) -> Vec<(String, f64)> {
+        let stats = &self.engine.stats;
+        let mut figures = vec![
+            ("clients".to_owned(), self.engine.clients.len() as f64),
+            ("connections_total".to_owned(), stats.connections as f64),
+            ("commands_total".to_owned(), stats.commands as f64),
+            ("input_bytes_total".to_owned(), stats.input_bytes as f64),
+            ("output_bytes_total".to_owned(), stats.output_bytes as f64),
+            ("upstream_connections".to_owned(), self.upstreams.iter().flatten().count() as f64),
+            ("epoch".to_owned(), self.map.epoch() as f64),
+        ];
+        for (node, breaker) in self.map.nodes().iter().zip(&self.breakers) {
+            figures.push((format!("node_requests_total.{}", node.id), breaker.requests as f64));
+            figures.push((format!("node_errors_total.{}", node.id), breaker.errors as f64));
+            let open = breaker.closed_until > self.engine.store.now();
+            figures.push((format!("node_refused.{}", node.id), f64::from(u8::from(open))));
+        }
+        figures
+    }
+}
+
+fn same_place(one: &Address, other: &Address) -> bool {
+    (&one.host, one.port, &one.unix) == (&other.host, other.port, &other.unix)
+}
+
+pub(super) fn unreachable_node(address: &Address) -> String {
+    format!(
+        "CLUSTERDOWN node {} at {}:{} does not answer; its keys are not available now",
+        address.id, address.host, address.port
+    )
+}
