@@ -116,11 +116,18 @@ class HealthProcess:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> "HealthProcess":
+        """Launch it and wait until it knows who leads."""
+        self.launch()
+        return self.ready()
+
+    def launch(self) -> None:
         with self.log.open("ab") as log:
             command = [sys.executable, "-c", "from fastcache.cli import main; main()"]
             self.process = subprocess.Popen(
                 [*command, "health", "--config", str(self.file)], stdout=log, stderr=log
             )
+
+    def ready(self) -> "HealthProcess":
         until(f"{self.url} serves", lambda: self.get("/leader")["leader"])
         return self
 
