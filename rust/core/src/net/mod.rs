@@ -9,7 +9,7 @@ pub use poll::{Interest, Poll, Waker};
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
-use rustix::net::SendFlags;
+use rustix::net::{RecvFlags, SendFlags};
 
 /// What an attempt to read or write came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,9 +25,9 @@ pub enum Moved {
 /// Read what has arrived into `buffer`.
 #[inline]
 pub fn read(socket: &OwnedFd, buffer: &mut [u8]) -> Moved {
-    match rustix::io::read(socket.as_fd(), buffer) {
-        Ok(0) => Moved::Gone,
-        Ok(count) => Moved::Bytes(count),
+    match rustix::net::recv(socket.as_fd(), buffer, RecvFlags::empty()) {
+        Ok((0, _)) => Moved::Gone,
+        Ok((count, _)) => Moved::Bytes(count),
         Err(Errno::AGAIN | Errno::INTR) => Moved::NotNow,
         Err(_) => Moved::Gone,
     }

@@ -27,6 +27,13 @@ impl Interest {
             Interest::Both => EventFlags::IN | EventFlags::OUT,
         }
     }
+
+    /// Told once for each arrival, not as long as something is there: the kernel need not look at the
+    /// socket again with every wait. Who reads less than it asked for has read all; who gets as much as
+    /// it asked for must come back by itself. Changing the interest tells anew.
+    fn edge_flags(self) -> EventFlags {
+        self.flags() | EventFlags::ET | EventFlags::RDHUP
+    }
 }
 
 /// A set of sockets that are waited for together, each under a number.
@@ -47,12 +54,24 @@ pub struct Ready {
     pub read: bool,
     /// There is room to write.
     pub write: bool,
+    /// The peer sends no more: behind what is to be read comes the end.
+    pub ended: bool,
 }
 
 impl Poll {
     /// An empty set.
     pub fn new() -> io::Result<Poll> {
         Ok(Poll { epoll: epoll::create(CreateFlags::CLOEXEC)?, ready: Vec::with_capacity(AT_ONCE) })
+    }
+
+    /// Wait for a connection too; see [`Interest::edge_flags`].
+    pub fn add_edge(&self, socket: &impl AsFd, key: u64, interest: Interest) -> io::Result<()> {
+        Ok(epoll::add(&self.epoll, socket, EventData::new_u64(key), interest.edge_flags())?)
+    }
+
+    /// Wait for something else at a connection.
+    pub fn change_edge(&self, socket: &impl AsFd, key: u64, interest: Interest) -> io::Result<()> {
+        Ok(epoll::modify(&self.epoll, socket, EventData::new_u64(key), interest.edge_flags())?)
     }
 
     /// Wait for a socket too.
@@ -77,6 +96,7 @@ impl Poll {
                     key: event.data.u64(),
                     read: flags.intersects(EventFlags::IN | EventFlags::HUP | EventFlags::ERR | EventFlags::RDHUP),
                     write: flags.contains(EventFlags::OUT),
+                    ended: flags.intersects(EventFlags::RDHUP | EventFlags::HUP | EventFlags::ERR),
                 }
             })),
             Err(rustix::io::Errno::INTR) => {}

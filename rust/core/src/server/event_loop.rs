@@ -35,6 +35,7 @@ pub(super) struct Connection {
     input: Vec<u8>,
     parser: RequestParser,
     interest: Interest,
+    ended: bool, // The peer sends no more than what can be read now.
 }
 
 /// A request that was found and is about to be served.
@@ -55,6 +56,7 @@ pub(super) struct EventLoop {
     shared_input: Vec<u8>,
     reply: Reply,
     batch: Vec<Pending>,
+    more: Vec<Token>, // Clients whose sockets may hold more than one reading took.
     pub(super) timers: upkeep::Timers,
 }
 
@@ -79,6 +81,7 @@ impl EventLoop {
             shared_input: vec![0; SHARED_INPUT],
             reply: Reply::default(),
             batch: Vec::new(),
+            more: Vec::new(),
             timers: upkeep::Timers::default(),
         };
         Ok((serving, waker))
@@ -88,7 +91,7 @@ impl EventLoop {
     pub(super) fn run(&mut self, heartbeat: &AtomicU64) {
         while !self.engine.stopping {
             heartbeat.fetch_add(1, Ordering::Relaxed);
-            let longest = self.timers.next_wait(&self.engine);
+            let longest = if self.more.is_empty() { self.timers.next_wait(&self.engine) } else { Duration::ZERO };
             let Ok(count) = self.poll.wait(longest) else {
                 break; // The set of sockets itself is broken: nothing can be served any more.
             };
@@ -102,7 +105,7 @@ impl EventLoop {
                         self.writable(token);
                     }
                     if ready.read {
-                        self.readable(token);
+                        self.readable(token, ready.ended);
                     }
                 } else if ready.key == WAKER {
                     self.waker.clear();
@@ -112,6 +115,11 @@ impl EventLoop {
                 } else {
                     self.accept(ready.key as usize);
                 }
+            }
+            for _ in 0..self.more.len() {
+                // One reading each: whoever sends without end does not keep the others waiting.
+                let token = self.more.remove(0);
+                self.readable(token, false);
             }
             if self.timers.due(&self.engine) {
                 self.upkeep();
@@ -150,8 +158,9 @@ impl EventLoop {
             input: Vec::new(),
             parser: RequestParser::default(),
             interest: Interest::Read,
+            ended: false,
         };
-        if self.poll.add(&connection.socket, FIRST_CLIENT + u64::from(token), Interest::Read).is_err() {
+        if self.poll.add_edge(&connection.socket, FIRST_CLIENT + u64::from(token), Interest::Read).is_err() {
             self.engine.clients.take(token);
             self.engine.clients.forget(token);
             return;
@@ -163,24 +172,32 @@ impl EventLoop {
         self.connections[place] = Some(connection);
     }
 
-    fn readable(&mut self, token: Token) {
+    fn readable(&mut self, token: Token, ended: bool) {
         let Some(connection) = self.connections.get_mut(token as usize).and_then(Option::as_mut) else {
             return;
         };
+        connection.ended |= ended;
+        if connection.interest == Interest::Write && !connection.ended {
+            return; // Told anew when it is read again.
+        }
         self.engine.stats.reads += 1;
+        let mut asked = SHARED_INPUT;
         let moved = if connection.input.is_empty() {
             net::read(&connection.socket, &mut self.shared_input)
         } else {
             // Memory follows what has arrived, up to twice as much; never what a header announces.
             let missing = connection.parser.missing_bytes(connection.input.len());
-            let most = missing.clamp(SHARED_INPUT / 4, connection.input.len().max(SHARED_INPUT));
-            net::read_more(&connection.socket, &mut connection.input, most)
+            asked = missing.clamp(SHARED_INPUT / 4, connection.input.len().max(SHARED_INPUT));
+            net::read_more(&connection.socket, &mut connection.input, asked)
         };
         match moved {
             Moved::NotNow => {}
             Moved::Gone => self.close(token),
             Moved::Bytes(count) => {
                 self.engine.stats.input_bytes += count as u64;
+                if count >= asked || connection.ended {
+                    self.more.push(token);
+                }
                 if connection.input.is_empty() {
                     let shared = std::mem::take(&mut self.shared_input);
                     let used = self.serve(token, &shared[..count]);
@@ -396,7 +413,7 @@ impl EventLoop {
             Interest::Write // It has requests waiting and does not read its replies: read no more.
         };
         if wanted != connection.interest
-            && self.poll.change(&connection.socket, FIRST_CLIENT + u64::from(token), wanted).is_ok()
+            && self.poll.change_edge(&connection.socket, FIRST_CLIENT + u64::from(token), wanted).is_ok()
         {
             connection.interest = wanted;
         }
