@@ -12,6 +12,8 @@ pub mod list;
 pub mod object;
 pub mod random;
 pub mod table;
+#[cfg(test)]
+mod tests;
 pub mod upkeep;
 pub mod zset;
 
