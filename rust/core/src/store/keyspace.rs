@@ -223,11 +223,15 @@ impl Store {
     /// The third step: the entry.
     #[inline]
     pub fn approach_entry(&self, database: u8, at: &Whereabouts) {
-        if let Some(table) = self.databases[self.real(database) as usize].table(at.slot)
-            && let Some(handle) = table.first_candidate(at.hash)
-        {
+        if let Some(handle) = self.candidate(database, at) {
             self.arena.prefetch(handle);
         }
+    }
+
+    /// The entry that is probably the key's.
+    #[inline(always)]
+    pub(super) fn candidate(&self, database: u8, at: &Whereabouts) -> Option<Handle> {
+        self.databases[self.real(database) as usize].table(at.slot)?.first_candidate(at.hash)
     }
 
     /// Use what was worked out for the key that is looked up next; the default takes it back.

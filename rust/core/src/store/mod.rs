@@ -1,5 +1,6 @@
 //! What the node remembers: memory, tables, keys, values. Knows no commands and no clients.
 
+pub mod approach;
 pub mod arena;
 pub mod collections;
 pub mod database;

@@ -71,6 +71,28 @@ impl Object {
         }
     }
 
+    /// Ask the processor for what a look-up of a member with this hash reads first.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        match self {
+            Object::Hash(fields) => fields.prefetch(hash),
+            Object::Set(set) => set.prefetch(hash),
+            Object::SortedSet(zset) => zset.prefetch(hash),
+            Object::Text(_) | Object::List(_) => {}
+        }
+    }
+
+    /// Some time after [`Object::prefetch`]: ask for the member itself.
+    #[inline]
+    pub fn prefetch_member(&self, arena: &Arena, hash: u64) {
+        match self {
+            Object::Hash(fields) => fields.prefetch_field(arena, hash),
+            Object::Set(set) => set.prefetch_member(arena, hash),
+            Object::SortedSet(zset) => zset.prefetch_member(arena, hash),
+            Object::Text(_) | Object::List(_) => {}
+        }
+    }
+
     /// A value of its own with the same content, kept in the same form.
     pub fn duplicate(&self, arena: &mut Arena, seed: &Seed) -> Result<Object, Full> {
         Ok(match self {
@@ -149,6 +171,14 @@ impl<T> Shelf<T> {
     pub fn get_two_mut(&mut self, one: u32, other: u32) -> Option<(&mut T, &mut T)> {
         let [one, other] = self.places.get_disjoint_mut([one as usize, other as usize]).ok()?;
         Some((one.as_mut()?, other.as_mut()?))
+    }
+
+    /// Ask the processor for a thing.
+    #[inline(always)]
+    pub fn prefetch(&self, number: u32) {
+        if let Some(place) = self.places.get(number as usize) {
+            crate::sys::prefetch(place);
+        }
     }
 
     /// Take a thing out.

@@ -92,6 +92,23 @@ impl HashValue {
         }
     }
 
+    /// Ask the processor for what a look-up of a field with this hash reads first.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        match &self.0 {
+            Form::Small { bytes, .. } => bytes.chunks(64).take(2).for_each(|line| crate::sys::prefetch(&line[0])),
+            Form::Large(records) => records.prefetch(hash),
+        }
+    }
+
+    /// Some time after [`HashValue::prefetch`]: ask for the field itself.
+    #[inline]
+    pub fn prefetch_field(&self, arena: &Arena, hash: u64) {
+        if let Form::Large(records) = &self.0 {
+            records.prefetch_record(arena, hash);
+        }
+    }
+
     /// Whether it has a field.
     #[inline]
     pub fn contains(&self, arena: &Arena, seed: &Seed, field: &[u8]) -> bool {

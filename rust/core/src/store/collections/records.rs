@@ -39,6 +39,21 @@ impl<const VALUES: bool> Records<VALUES> {
         self.index.find(hash, |handle| packed::take(bytes_of(arena, &self.long, handle)).0 == key)
     }
 
+    /// Ask the processor for what a look-up of this hash reads first.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        self.index.prefetch(hash);
+    }
+
+    /// Some time after [`Records::prefetch`]: ask for the record, two cache lines of it.
+    #[inline]
+    pub fn prefetch_record(&self, arena: &Arena, hash: u64) {
+        if let Some(handle) = self.index.first_candidate(hash) {
+            arena.prefetch(handle);
+            arena.prefetch(handle + 16);
+        }
+    }
+
     /// The key and the value of the record at a spot.
     #[inline]
     pub fn at<'a>(&'a self, arena: &'a Arena, spot: Spot) -> (&'a [u8], &'a [u8]) {

@@ -109,6 +109,22 @@ impl SetValue {
         }
     }
 
+    /// Ask the processor for what a look-up of a member with this hash reads first.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        if let Form::Large(records) = &self.0 {
+            records.prefetch(hash);
+        }
+    }
+
+    /// Some time after [`SetValue::prefetch`]: ask for the member itself.
+    #[inline]
+    pub fn prefetch_member(&self, arena: &Arena, hash: u64) {
+        if let Form::Large(records) = &self.0 {
+            records.prefetch_record(arena, hash);
+        }
+    }
+
     /// As [`SetValue::contains`], for a member of another set.
     #[inline]
     pub fn contains_member(&self, arena: &Arena, seed: &Seed, member: Member<'_>) -> bool {

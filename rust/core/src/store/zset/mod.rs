@@ -271,19 +271,19 @@ impl Zset {
         }
     }
 
-    /// Ask the processor for what a look-up of `member` reads first.
+    /// Ask the processor for what a look-up of a member with this hash reads first.
     #[inline(always)]
-    pub fn prefetch(&self, seed: &Seed, member: &[u8]) {
+    pub fn prefetch(&self, hash: u64) {
         if let Body::Tree(tree) = &self.0 {
-            tree.prefetch(seed.hash(member));
+            tree.prefetch(hash);
         }
     }
 
     /// Some time after [`Zset::prefetch`]: ask the processor for the member itself.
     #[inline(always)]
-    pub fn prefetch_member(&self, arena: &Arena, seed: &Seed, member: &[u8]) {
+    pub fn prefetch_member(&self, arena: &Arena, hash: u64) {
         if let Body::Tree(tree) = &self.0 {
-            tree.prefetch_member(arena, seed.hash(member));
+            tree.prefetch_member(arena, hash);
         }
     }
 
