@@ -49,13 +49,6 @@ pub(crate) fn place<'py>(
 #[pyclass(frozen, module = "fastcache._core")]
 pub(crate) struct Topology(Document);
 
-impl Topology {
-    /// What it says.
-    pub(crate) fn document(&self) -> &Document {
-        &self.0
-    }
-}
-
 #[pymethods]
 impl Topology {
     #[new]

@@ -66,6 +66,10 @@ pub struct Client {
     pub over_soft_limit_since: u64,
     /// Came through the Unix socket.
     pub by_unix_socket: bool,
+    /// Is shown every command (MONITOR).
+    pub monitor: bool,
+    /// What it reads is tracked (CLIENT TRACKING).
+    pub tracking: Option<Box<super::tracking::Tracking>>,
 }
 
 /// Commands queued by MULTI.
@@ -150,6 +154,8 @@ impl Client {
             query_bytes: 0,
             over_soft_limit_since: 0,
             by_unix_socket: false,
+            monitor: false,
+            tracking: None,
         }
     }
 

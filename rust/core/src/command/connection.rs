@@ -207,6 +207,8 @@ fn reset(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
     ctx.client.multi = None;
     super::transactions::unwatch(ctx.engine, ctx.client);
     super::pubsub::unsubscribe_all(ctx.engine, ctx.client);
+    super::tracking::stop(ctx.engine, ctx.client);
+    super::monitor::stop(ctx.engine, ctx.client);
     ctx.client.database = 0;
     ctx.client.resp3 = false;
     ctx.out.speak(false);

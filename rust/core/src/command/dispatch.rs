@@ -38,6 +38,10 @@ pub fn serve(engine: &mut Engine, client: &mut Client, args: &Args<'_>, out: &mu
     if client.replies != Replies::On {
         silence(client, out, start);
     }
+    if client.tracking.is_some() && !client.pending.is_empty() {
+        // News of its own changes follows the reply, before that of the next request.
+        out.raw(&std::mem::take(&mut client.pending));
+    }
 }
 
 /// Run a command that was admitted, and account for it.
@@ -60,14 +64,28 @@ pub fn run(
     let stats = &mut engine.command_stats[place as usize];
     stats.calls += 1;
     stats.ticks += ticks;
+    if engine.settings.is_on(Name::latency_tracking) {
+        engine.latencies.note(place, ticks);
+    }
     if let Err(fault) = done {
         stats.failed += 1;
         out.truncate(start);
         fail(engine, out, &fault);
     }
+    if !engine.monitors.is_empty() {
+        super::monitor::show(engine, client, row, args);
+    }
+    if client.tracking.is_some() {
+        super::tracking::ran(engine, client, row, args);
+    }
     // A tick is shorter than a microsecond: only what looks slow by ticks is converted.
     if ticks > 1_000_000 || engine.slowlog.wants(0) {
         let micros = crate::clock::ticks_to_us(ticks);
+        let spike = engine.settings.number(Name::latency_monitor_threshold) as u64;
+        if spike > 0 && micros >= spike * 1000 {
+            let event = if row.is(flag::FAST) { "fast-command" } else { "command" };
+            engine.latencies.spike(event, engine.store.now() / 1000, micros / 1000);
+        }
         if engine.slowlog.wants(micros) && !row.is(flag::SKIP_SLOWLOG) {
             let when = engine.store.now() / 1000;
             engine.slowlog.add(args, micros, when, &client.address, &client.name);
@@ -124,6 +142,9 @@ fn admit(engine: &mut Engine, client: &mut Client, row: &'static Command, args: 
             "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
             String::from_utf8_lossy(args.at(0)).to_lowercase()
         )));
+    }
+    if client.monitor && row.is(flag::WRITE | flag::READONLY | flag::MAY_REPLICATE) {
+        return Err(Fault::new("ERR Replica can't interact with the keyspace"));
     }
     if client.multi.is_some() && row.is(flag::NO_MULTI) {
         return Err(Fault::new("ERR Command not allowed inside a transaction"));

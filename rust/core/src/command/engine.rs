@@ -69,6 +69,14 @@ pub struct Engine {
     pub next_deadline: u64,
     /// Whether the last attempt to make room failed.
     pub out_of_memory: bool,
+    /// Who is told when a key it has read changes.
+    pub tracking: super::tracking::Tracker,
+    /// Clients that are shown every command.
+    pub monitors: Vec<Token>,
+    /// How long commands take.
+    pub latencies: super::latency::Latencies,
+    /// Bytes of memory in use before there were any data.
+    pub memory_at_start: usize,
 }
 
 /// Counters that only rise, and a few gauges.
@@ -152,8 +160,13 @@ impl Engine {
             blocked_clients: 0,
             next_deadline: 0,
             out_of_memory: false,
+            tracking: super::tracking::Tracker::default(),
+            monitors: Vec::new(),
+            latencies: super::latency::Latencies::default(),
+            memory_at_start: 0,
         };
         engine.settings_changed();
+        engine.memory_at_start = engine.used_memory();
         engine
     }
 
@@ -175,7 +188,7 @@ impl Engine {
 
     /// Have the store tell which keys expire or are evicted, when anybody cares.
     pub fn tell_gone_if_needed(&mut self) {
-        self.store.tell_gone = self.events != 0 || !self.watchers.is_empty();
+        self.store.tell_gone = self.events != 0 || !self.watchers.is_empty() || self.tracking.is_on();
     }
 
     /// A client for a new connection, not yet among the others.
@@ -192,6 +205,8 @@ impl Engine {
         super::transactions::unwatch(self, client);
         super::blocking::stop_waiting(self, client);
         super::pubsub::unsubscribe_all(self, client);
+        super::tracking::stop(self, client);
+        super::monitor::stop(self, client);
     }
 
     /// Whether a pause holds this request of a client back: all of them, or those that write.
@@ -278,6 +293,7 @@ impl Engine {
             let (class, event) =
                 if gone.evicted { (super::notify::EVICTED, "evicted") } else { (super::notify::EXPIRED, "expired") };
             super::pubsub::notify(self, None, gone.database, class, event, &gone.key);
+            super::tracking::changed(self, None, &gone.key);
         }
     }
 

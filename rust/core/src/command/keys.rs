@@ -511,6 +511,7 @@ fn flushdb(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     check_flush_mode(args)?;
     super::transactions::break_all(ctx, Some(ctx.client.database));
     let removed = ctx.engine.store.flush(ctx.client.database);
+    super::tracking::all_changed(ctx.engine, ctx.client);
     ctx.engine.changes += removed as u64;
     ctx.out.ok();
     Ok(())
@@ -520,6 +521,7 @@ fn flushall(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     check_flush_mode(args)?;
     super::transactions::break_all(ctx, None);
     let removed = ctx.engine.store.flush_all();
+    super::tracking::all_changed(ctx.engine, ctx.client);
     ctx.engine.changes += removed as u64;
     ctx.out.ok();
     Ok(())

@@ -7,24 +7,35 @@
 
 pub mod blocking;
 pub mod client;
+pub mod client_commands;
+pub mod client_list;
+pub mod config;
+pub mod config_file;
 pub mod connection;
 pub mod dispatch;
 pub mod engine;
 pub mod fault;
 pub mod hashes;
+pub mod info;
+pub mod introspect;
 pub mod keys;
+pub mod latency;
 pub mod members;
+pub mod monitor;
 pub mod notify;
 pub mod objects;
+pub mod process;
 pub mod pubsub;
 pub mod server;
 pub mod sets;
 pub mod settings;
 pub mod slowlog;
 pub mod strings;
+pub mod syntax;
 pub mod table;
 #[cfg(test)]
 pub mod testing;
+pub mod tracking;
 pub mod transactions;
 pub mod zsets;
 
@@ -165,6 +176,9 @@ impl Ctx<'_> {
         }
         if self.engine.events & class != 0 {
             pubsub::notify(self.engine, Some(self.client), database, class, event, key);
+        }
+        if self.engine.tracking.is_on() {
+            tracking::changed(self.engine, Some(self.client), key);
         }
     }
 

@@ -1,36 +1,14 @@
-//! Commands about the node: what it is, how it is set, how it fares.
+//! What commands about the node share: the version, HELP, who may use DEBUG.
 
 use super::client::Client;
 use super::fault::{Done, Fault};
 use super::settings::Name;
-use super::table::{self, Command, flag};
+use super::table;
 use super::{Ctx, Engine};
 use crate::resp::Args;
 
 /// The version of Redis whose behaviour is served.
 pub const REDIS_VERSION: &str = "7.0.15";
-
-/// The family.
-pub const COMMANDS: &[Command] = &[Command {
-    since: "2.8.13",
-    summary: "Tells about commands.",
-    subcommands: &[Command {
-        since: "2.8.13",
-        summary: "Counts the commands.",
-        ..Command::new("count", command_count, 2, flag::LOADING | flag::STALE)
-    }],
-    ..Command::new("command", command, -1, flag::LOADING | flag::STALE)
-}];
-
-fn command(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
-    ctx.out.array(0);
-    Ok(())
-}
-
-fn command_count(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
-    ctx.out.count(table::all().count());
-    Ok(())
-}
 
 /// The handler of a command that only has sub-commands: reached when none was named.
 pub fn needs_subcommand(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
@@ -39,7 +17,7 @@ pub fn needs_subcommand(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
 
 /// What Redis says when a sub-command gets arguments it does not take.
 pub fn unknown_subcommand_or_arity(parent: &str, sub: &[u8]) -> Fault {
-    let mut text = b"ERR Unknown subcommand or wrong number of arguments for '".to_vec();
+    let mut text = b"ERR unknown subcommand or wrong number of arguments for '".to_vec();
     text.extend_from_slice(&sub[..sub.len().min(128)]);
     text.extend_from_slice(format!("'. Try {parent} HELP.").as_bytes());
     Fault::bytes(text)
@@ -61,11 +39,16 @@ pub fn help(ctx: &mut Ctx<'_>, parent: &str) {
     }
 }
 
+/// Whether a client runs on this host.
+pub fn is_local(client: &Client) -> bool {
+    client.by_unix_socket || client.address.starts_with("127.") || client.address.starts_with("[::1]")
+}
+
 /// Whether a client may use DEBUG.
 pub fn debug_allowed(engine: &Engine, client: &Client) -> bool {
     match engine.settings.text(Name::enable_debug_command) {
         "yes" => true,
-        "local" => client.by_unix_socket || client.address.starts_with("127.") || client.address.starts_with("[::1]"),
+        "local" => is_local(client),
         _ => false,
     }
 }

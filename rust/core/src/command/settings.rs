@@ -163,6 +163,7 @@ settings! {
 pub struct Settings {
     texts: Vec<String>,
     numbers: Vec<i64>,
+    changed: Vec<bool>,
     /// The file that was read at the start; CONFIG REWRITE writes it.
     pub file: Option<String>,
 }
@@ -172,6 +173,7 @@ impl Default for Settings {
         let mut settings = Settings {
             texts: SETTINGS.iter().map(|row| row.default.to_owned()).collect(),
             numbers: vec![0; SETTINGS.len()],
+            changed: vec![false; SETTINGS.len()],
             file: None,
         };
         for (index, row) in SETTINGS.iter().enumerate() {
@@ -232,6 +234,16 @@ impl Settings {
         &self.texts[index]
     }
 
+    /// Note that a setting was changed at run time, so that it is written to the file if that is asked for.
+    pub fn note_change(&mut self, index: usize) {
+        self.changed[index] = true;
+    }
+
+    /// Whether a setting was changed at run time.
+    pub fn was_changed(&self, index: usize) -> bool {
+        self.changed[index]
+    }
+
     /// Check a value and keep it, in its canonical spelling. The error says what is wrong, as CONFIG SET words it.
     pub fn put(&mut self, index: usize, value: &str) -> Result<(), String> {
         let row = &SETTINGS[index];
@@ -282,6 +294,21 @@ fn special(name: &str, value: &str, before: &str) -> Result<(String, i64), Strin
             Ok((super::notify::format_classes(flags), i64::from(flags)))
         }
         "client-output-buffer-limit" => output_limits(value, before),
+        "save" => {
+            let numbers: Option<Vec<i64>> = value.split_whitespace().map(|word| parse_i64(word.as_bytes())).collect();
+            let valid = |numbers: &Vec<i64>| {
+                numbers.len().is_multiple_of(2) && numbers.chunks(2).all(|pair| pair[0] >= 1 && pair[1] >= 0)
+            };
+            let numbers = numbers.filter(valid).ok_or("Invalid save parameters")?;
+            Ok((numbers.iter().map(i64::to_string).collect::<Vec<_>>().join(" "), 0))
+        }
+        "latency-tracking-info-percentiles" => {
+            let valid = |word: &str| word.parse::<f64>().is_ok_and(|percent| (0.0..=100.0).contains(&percent));
+            if !value.split_whitespace().all(valid) {
+                return Err("Invalid latency-tracking-info-percentiles parameters".into());
+            }
+            Ok((value.split_whitespace().collect::<Vec<_>>().join(" "), 0))
+        }
         "maxmemory-clients" => {
             if let Some(percent) = value.strip_suffix('%') {
                 let number = parse_i64(percent.as_bytes()).filter(|number| (0..=100).contains(number));

@@ -68,6 +68,10 @@ pub mod flag {
     pub const TRANSACTION: u32 = 1 << 24;
     /// Not told by COMMAND: adds the ACL category `scripting`.
     pub const SCRIPTING: u32 = 1 << 25;
+    /// Not told by COMMAND: adds the ACL category `admin`, and with it `dangerous`.
+    pub const OPERATOR: u32 = 1 << 26;
+    /// Not told by COMMAND: adds the ACL categories `list`, `set` and `sortedset`.
+    pub const SORTABLE: u32 = 1 << 27;
 
     /// The names COMMAND INFO answers, in the order of Redis.
     pub const NAMES: [(&str, u32); 20] = [
@@ -213,6 +217,13 @@ impl Command {
     /// Which arguments are keys. `None` when the request is not of the form the table describes.
     pub fn key_arguments(&self, args: &Args<'_>) -> Option<Vec<usize>> {
         let mut found = Vec::new();
+        self.each_key(args, |at, _| found.push(at))?;
+        Some(found)
+    }
+
+    /// Visit the arguments that are keys, each with its specification. `None` when the request is not
+    /// of the form the table describes.
+    pub fn each_key(&self, args: &Args<'_>, mut visit: impl FnMut(usize, &KeySpec)) -> Option<()> {
         for spec in self.keys {
             let first = match spec.begin {
                 Begin::At(at) => at as usize,
@@ -243,22 +254,22 @@ impl Command {
                     if end >= args.len() || end < first {
                         return None;
                     }
-                    found.extend((first..=end).step_by(step.max(1) as usize));
+                    (first..=end).step_by(step.max(1) as usize).for_each(|at| visit(at, spec));
                 }
                 Find::Counted { number, first: offset, step } => {
                     let count = args.get(first + number as usize).and_then(crate::resp::number::parse_i64);
                     let count = usize::try_from(count?).ok()?;
                     let start = first + offset as usize;
                     let step = step.max(1) as usize;
-                    if count > args.len() || start + count.saturating_sub(1) * step >= args.len() {
+                    if count > args.len() || (count > 0 && start + (count - 1) * step >= args.len()) {
                         return None;
                     }
-                    found.extend((0..count).map(|index| start + index * step));
+                    (0..count).for_each(|index| visit(start + index * step, spec));
                 }
                 Find::Unknown => {}
             }
         }
-        Some(found)
+        Some(())
     }
 }
 
@@ -273,7 +284,12 @@ pub static FAMILIES: &[&[Command]] = &[
     super::zsets::COMMANDS,
     super::transactions::COMMANDS,
     super::pubsub::COMMANDS,
-    super::server::COMMANDS,
+    super::introspect::COMMANDS,
+    super::client_commands::COMMANDS,
+    super::monitor::COMMANDS,
+    super::config::COMMANDS,
+    super::info::COMMANDS,
+    super::latency::COMMANDS,
 ];
 
 /// All rows, without sub-commands.

@@ -67,6 +67,7 @@ impl Node {
         out.raw(&std::mem::take(&mut client.pending));
         self.engine.clients.put_back(client);
         blocking::serve_ready(&mut self.engine);
+        super::tracking::broadcast(&mut self.engine);
         out.take()
     }
 

@@ -478,6 +478,7 @@ impl EventLoop {
             if !self.engine.ready.is_empty() {
                 blocking::serve_ready(&mut self.engine);
             }
+            crate::command::tracking::broadcast(&mut self.engine);
             if let Some(token) = self.engine.wake.pop() {
                 self.write_pending(token);
                 self.after_serving(token);
