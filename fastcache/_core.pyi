@@ -39,6 +39,33 @@ class Node:
     def stats(self) -> dict[str, int | float]:
         """The counters by name."""
 
+class Proxy:
+    """A proxy inside this process, on a thread of its own."""
+
+    def __init__(self, settings: list[tuple[str, str]]) -> None:
+        """Judge the settings: ValueError("<setting>: <what is wrong>") for a bad one."""
+
+    def start(self) -> None:
+        """Bind, listen, run the event loop on its own thread; OSError when it cannot."""
+
+    def set_topology(self, topology: Topology, here: list[str]) -> bool:
+        """Route by this topology from now on; `here` names the hosts whose Unix sockets can be reached."""
+
+    def stop(self) -> None:
+        """Drain, then end the thread. A second call changes nothing."""
+
+    def wait(self, timeout_seconds: float) -> bool:
+        """True when the loop has ended; False after the time, or sooner when a signal came."""
+
+    def panicked(self) -> bool:
+        """Whether the loop ended by a fault of the core."""
+
+    def heartbeat(self) -> int:
+        """A number that rises while the loop lives."""
+
+    def stats(self) -> dict[str, int | float]:
+        """The counters by name."""
+
 def slot_of(key: bytes | str) -> int:
     """Tell the slot of a key; text is taken as UTF-8."""
 

@@ -4,6 +4,7 @@
 //! exceptions, and whatever may wait releases the GIL. What Python sees is described in
 //! `fastcache/_core.pyi`, which must say the same.
 
+mod proxy;
 mod topology;
 
 use std::time::Duration;
@@ -66,14 +67,18 @@ impl Node {
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stats = PyDict::new(py);
         for (name, value) in self.inner.stats() {
-            if value.fract() == 0.0 && value.abs() < 9e15 {
-                stats.set_item(name, value as i64)?;
-            } else {
-                stats.set_item(name, value)?;
-            }
+            stats.set_item(name, number(py, value)?)?;
         }
         Ok(stats)
     }
+}
+
+/// An int where the figure is whole, else a float.
+fn number(py: Python<'_>, value: f64) -> PyResult<Bound<'_, PyAny>> {
+    if value.fract() == 0.0 && value.abs() < 9e15 {
+        return Ok((value as i64).into_pyobject(py)?.into_any());
+    }
+    Ok(value.into_pyobject(py)?.into_any())
 }
 
 /// Keep the number of the system's error where there is one, so that Python raises the right kind of OSError.
@@ -143,6 +148,8 @@ fn notify_manager(state: &str) -> PyResult<bool> {
 
 #[pymodule]
 mod _core {
+    #[pymodule_export]
+    use super::proxy::Proxy;
     #[pymodule_export]
     use super::topology::{Topology, place, slot_of};
     #[pymodule_export]

@@ -49,6 +49,13 @@ pub(crate) fn place<'py>(
 #[pyclass(frozen, module = "fastcache._core")]
 pub(crate) struct Topology(Document);
 
+impl Topology {
+    /// What it says.
+    pub(crate) fn document(&self) -> &Document {
+        &self.0
+    }
+}
+
 #[pymethods]
 impl Topology {
     #[new]

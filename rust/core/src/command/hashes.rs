@@ -2,14 +2,14 @@
 
 use super::fault::{Done, Fault};
 use super::keys::{parse_cursor, scan_options};
-use super::members::{Draw, scan, scan_nothing};
+use super::members::{Draw, check_draw, scan, scan_nothing};
 use super::notify::{GENERIC, HASH};
 use super::settings::Name;
 use super::table::{Command, DELETE, Handler, INSERT, LOOK, READ, READ_UPDATE, UPDATE, flag, key};
 use super::{Ctx, Engine};
-use crate::resp::Args;
 use crate::resp::longdouble::LongDouble;
 use crate::resp::number::parse_i64;
+use crate::resp::{Args, Reply};
 use crate::store::arena::Arena;
 use crate::store::collections::HashValue;
 use crate::store::collections::hash::Limits;
@@ -398,18 +398,24 @@ fn hrandfield(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     // In RESP3 each pair is an array of its own.
     let pairs = with_values && ctx.out.resp3();
     ctx.out.array(if with_values && !pairs { count * 2 } else { count });
-    let mut write = |(field, value): (&[u8], &[u8])| {
+    let write = |out: &mut Reply, (field, value): (&[u8], &[u8])| {
         if pairs {
-            ctx.out.array(2);
+            out.array(2);
         }
-        ctx.out.bulk(field);
+        out.bulk(field);
         if with_values {
-            ctx.out.bulk(value);
+            out.bulk(value);
         }
     };
     match draw {
-        Draw::Different(_) => hash.sample(&store.arena, count, &mut random).for_each(write),
-        Draw::Repeated(_) => (0..count).filter_map(|_| hash.random(&store.arena, &mut random)).for_each(&mut write),
+        Draw::Different(_) => hash.sample(&store.arena, count, &mut random).for_each(|pair| write(ctx.out, pair)),
+        Draw::Repeated(_) => {
+            let start = ctx.out.len();
+            for pair in (0..count).filter_map(|_| hash.random(&store.arena, &mut random)) {
+                write(ctx.out, pair);
+                check_draw(ctx.out, start)?;
+            }
+        }
     }
     Ok(())
 }

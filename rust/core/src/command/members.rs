@@ -9,6 +9,15 @@ use crate::store::random::Random;
 /// Most members that may be drawn with repetition at once: more would hold up everybody else.
 const MOST_DRAWS: u64 = 1 << 20;
 
+/// Longest reply to a draw with repetition: a short request must not ask for more memory than there is.
+const LONGEST_DRAW: usize = 64 << 20;
+
+/// Refuse to go on with a draw whose reply has become too long.
+#[inline]
+pub fn check_draw(out: &Reply, start: usize) -> Result<(), Fault> {
+    if out.len() - start > LONGEST_DRAW { Err(Fault::OUT_OF_RANGE) } else { Ok(()) }
+}
+
 /// Go on from a cursor until enough was looked at, and reply. `step` visits some members at a cursor,
 /// tells [`Found`] of each, and says where to go on.
 pub fn scan(

@@ -2,7 +2,7 @@
 
 use super::fault::{Done, Fault};
 use super::keys::{parse_cursor, scan_options};
-use super::members::{Draw, scan, scan_nothing};
+use super::members::{Draw, check_draw, scan, scan_nothing};
 use super::notify::{GENERIC, SET};
 use super::settings::Name;
 use super::table::{
@@ -363,8 +363,11 @@ fn srandmember(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
         }
         Some(Draw::Repeated(count)) => {
             ctx.out.array(count);
-            let drawn = (0..count).filter_map(|_| set.random(&store.arena, &mut random));
-            drawn.for_each(|member| ctx.out.bulk(member.bytes(&mut digits)));
+            let start = ctx.out.len();
+            for member in (0..count).filter_map(|_| set.random(&store.arena, &mut random)) {
+                ctx.out.bulk(member.bytes(&mut digits));
+                check_draw(ctx.out, start)?;
+            }
         }
     }
     Ok(())
@@ -666,9 +669,18 @@ mod tests {
             ("SRANDMEMBER s 0", "*0"),
             ("SRANDMEMBER s -3", "*3 $1 a $1 a $1 a"),
             ("SRANDMEMBER none", "$-1"),
+            ("SRANDMEMBER s -2000000", "-ERR value is out of range"),
             ("SINTERCARD 0 s", "-ERR numkeys should be greater than 0"),
             ("SINTERCARD 2 s", "-ERR Number of keys can't be greater than number of args"),
             ("SINTERCARD 1 s LIMIT -1", "-ERR LIMIT can't be negative"),
         ]);
+    }
+
+    #[test]
+    fn a_draw_cannot_ask_for_more_memory_than_there_is() {
+        let mut node = Node::new();
+        node.ask(&["SADD", "s", &"x".repeat(1 << 20)]);
+        assert!(node.line("SRANDMEMBER s -10").starts_with("*10 "));
+        assert_eq!(node.line("SRANDMEMBER s -1000"), "-ERR value is out of range");
     }
 }

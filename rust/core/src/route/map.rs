@@ -1,6 +1,8 @@
 //! Which node holds a slot, and how it is reached.
 
 use crate::slot::{SLOT_COUNT, slot_of};
+use crate::topology::Document;
+use crate::topology::document::State;
 
 /// How a node is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +37,24 @@ impl Map {
         let owners =
             (0..SLOT_COUNT).map(&owner).map(|node| if (node as usize) < count { node } else { NOBODY }).collect();
         Map { nodes, owners, epoch }
+    }
+
+    /// The map that a topology describes, as seen from a host with these names and addresses: only a
+    /// node on this host can be reached through its Unix socket.
+    pub fn from_document(document: &Document, here: &[String]) -> Map {
+        let is_here = |host: &str| here.iter().any(|name| name == host);
+        let nodes = document
+            .nodes()
+            .iter()
+            .map(|node| Address {
+                id: node.id.clone(),
+                host: node.host.clone(),
+                port: node.port,
+                unix: (!node.unix.is_empty() && is_here(&node.host)).then(|| node.unix.clone()),
+                down: node.state == State::Down,
+            })
+            .collect();
+        Map::new(document.epoch, nodes, |slot| document.main(slot))
     }
 
     /// The epoch of the topology it was made from.

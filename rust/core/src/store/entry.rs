@@ -3,9 +3,10 @@
 //! ```text
 //! 0 kind | database   1 flags   2 key length   3 value length   4..7 access   7..11 updated (s)
 //! [key and value length, 4 bytes each: when one exceeds 255]
-//! [expiry, ms, 8 bytes] [created, s, 4 bytes: when it differs from updated] [queue links, 8 bytes]
+//! [expiry, ms, 5 bytes; 8 with long lengths] [created, s, 4 bytes: when it differs from updated] [queue links, 8 bytes]
 //! key   value
 //! ```
+//! Five bytes of milliseconds reach from 2020 to 2054; an expiry beyond makes the entry a long one.
 //! A key longer than [`INLINE_KEY`] and a value that is an object are 4-byte indices instead.
 
 /// What kind of value a key holds.
@@ -51,7 +52,7 @@ impl Kind {
     }
 }
 
-/// Lengths do not fit one byte each.
+/// Lengths do not fit one byte each, or the expiry does not fit five.
 pub const LONG: u8 = 1;
 /// The key has an expiry.
 pub const EXPIRES: u8 = 2;
@@ -59,6 +60,8 @@ pub const EXPIRES: u8 = 2;
 pub const CREATED: u8 = 4;
 /// The key stands in an eviction queue.
 pub const LINKED: u8 = 8;
+/// The flags that say where the parts of an entry lie.
+pub const LAYOUT: u8 = LONG | EXPIRES | CREATED | LINKED;
 /// A string that was edited in place; OBJECT ENCODING tells such a one as `raw`.
 pub const RAW: u8 = 16;
 /// The value is the index of an object.
@@ -70,6 +73,14 @@ pub const POLICY_SHIFT: u8 = 6;
 pub const INLINE_KEY: usize = 1024;
 
 const BASE: usize = 11;
+const SHORT_EXPIRY: usize = 5;
+const EPOCH_2020: u64 = 1_577_836_800_000;
+
+/// What five bytes can say of an expiry.
+#[inline]
+fn short_expiry(expiry: u64) -> Option<u64> {
+    expiry.checked_sub(EPOCH_2020).filter(|passed| passed >> 40 == 0)
+}
 
 /// Where the parts lie, for each combination of the four lowest flags.
 const OFFSETS: [u8; 16] = {
@@ -81,7 +92,7 @@ const OFFSETS: [u8; 16] = {
             at += 8;
         }
         if flags & EXPIRES as usize != 0 {
-            at += 8;
+            at += if flags & LONG as usize != 0 { 8 } else { SHORT_EXPIRY };
         }
         if flags & CREATED as usize != 0 {
             at += 4;
@@ -168,8 +179,10 @@ impl<'a> Entry<'a> {
         if flags & EXPIRES == 0 {
             return None;
         }
-        let at = BASE + if flags & LONG != 0 { 8 } else { 0 };
-        Some(u64::from(u32_at(self.0, at)) | u64::from(u32_at(self.0, at + 4)) << 32)
+        if flags & LONG != 0 {
+            return Some(u64::from(u32_at(self.0, BASE + 8)) | u64::from(u32_at(self.0, BASE + 12)) << 32);
+        }
+        Some(EPOCH_2020 + (u64::from(u32_at(self.0, BASE)) | u64::from(self.0[BASE + 4]) << 32))
     }
 
     /// Second of the last update.
@@ -250,7 +263,7 @@ impl Header {
     #[inline]
     pub fn flags(&self, key: usize, value: usize) -> u8 {
         self.marks
-            | if key > 255 || value > 255 { LONG } else { 0 }
+            | if key > 255 || value > 255 || self.expiry.is_some_and(|time| short_expiry(time).is_none()) { LONG } else { 0 }
             | if self.expiry.is_some() { EXPIRES } else { 0 }
             // Objects are written again and again: their room for the creation time is there from the start.
             | if self.created != self.updated || self.marks & OBJECT != 0 { CREATED } else { 0 }
@@ -274,8 +287,14 @@ impl Header {
             at += 8;
         }
         if let Some(expiry) = self.expiry {
-            out[at..at + 8].copy_from_slice(&expiry.to_le_bytes());
-            at += 8;
+            if flags & LONG != 0 {
+                out[at..at + 8].copy_from_slice(&expiry.to_le_bytes());
+                at += 8;
+            } else {
+                let passed = short_expiry(expiry).unwrap_or_default();
+                out[at..at + SHORT_EXPIRY].copy_from_slice(&passed.to_le_bytes()[..SHORT_EXPIRY]);
+                at += SHORT_EXPIRY;
+            }
         }
         if flags & CREATED != 0 {
             out[at..at + 4].copy_from_slice(&self.created.to_le_bytes());
@@ -301,10 +320,15 @@ pub fn set_updated(bytes: &mut [u8], seconds: u32) {
     bytes[7..11].copy_from_slice(&seconds.to_le_bytes());
 }
 
-/// Move the expiry of an entry that has one.
-pub fn set_expiry(bytes: &mut [u8], expiry: u64) {
-    let at = BASE + if bytes[1] & LONG != 0 { 8 } else { 0 };
-    bytes[at..at + 8].copy_from_slice(&expiry.to_le_bytes());
+/// Move the expiry of an entry that has one; `false` when there is no room for so far a time.
+pub fn set_expiry(bytes: &mut [u8], expiry: u64) -> bool {
+    if bytes[1] & LONG != 0 {
+        bytes[BASE + 8..BASE + 16].copy_from_slice(&expiry.to_le_bytes());
+        return true;
+    }
+    let Some(passed) = short_expiry(expiry) else { return false };
+    bytes[BASE..BASE + SHORT_EXPIRY].copy_from_slice(&passed.to_le_bytes()[..SHORT_EXPIRY]);
+    true
 }
 
 /// Change the neighbour towards the newer end.
@@ -339,7 +363,7 @@ mod tests {
 
     #[test]
     fn every_part_reads_back_whatever_other_parts_are_there() {
-        for case in 0..32u32 {
+        for case in 0..64u32 {
             let header = Header {
                 kind: Kind::Hash,
                 database: 15,
@@ -347,7 +371,7 @@ mod tests {
                 access: 0xABCDEF,
                 updated: 2_000,
                 created: if case & 1 != 0 { 1_000 } else { 2_000 },
-                expiry: (case & 2 != 0).then_some(0x1234_5678_9ABC),
+                expiry: (case & 2 != 0).then_some(if case & 32 != 0 { u64::MAX - 7 } else { 1_800_000_000_123 }),
                 linked: case & 4 != 0,
             };
             let key = vec![b'k'; if case & 8 != 0 { 300 } else { 10 }];

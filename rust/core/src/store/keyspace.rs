@@ -431,7 +431,7 @@ impl Store {
         let flags = header.flags(key, value.len());
         let header_len = entry::header_len(flags);
         let len = header_len + stored_key + value.len();
-        if header_len == key_from && self.arena.fits(found.handle, len) {
+        if flags & entry::LAYOUT == old_flags & entry::LAYOUT && self.arena.fits(found.handle, len) {
             // The common case: same layout, same size. Links and key stay where they are.
             let links = old_flags & entry::LINKED;
             let bytes = self.arena.at_mut(found.handle);
@@ -662,7 +662,7 @@ impl Store {
     pub fn set_expiry(&mut self, found: &mut Found, expiry: Option<u64>) {
         let before = self.entry(*found).expiry();
         match (before, expiry) {
-            (Some(_), Some(time)) => entry::set_expiry(self.arena.at_mut(found.handle), time),
+            (Some(_), Some(time)) if entry::set_expiry(self.arena.at_mut(found.handle), time) => {}
             (None, None) => {}
             _ => {
                 let mut header = Header::of(self.entry(*found));

@@ -86,7 +86,8 @@ fn run(seed: u64, policy: Policy, steps: usize) {
                 }
             }
             7 => {
-                let expiry = (random.below(2) == 0).then(|| now + 1 + random.below(20_000) as u64);
+                let far = if random.below(10) == 0 { 1 << 45 } else { 0 };
+                let expiry = (random.below(2) == 0).then(|| now + 1 + far + random.below(20_000) as u64);
                 if let Some(mut found) = store.find(database, &name) {
                     store.set_expiry(&mut found, expiry);
                     model.get_mut(&place).unwrap().1 = expiry;

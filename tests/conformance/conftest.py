@@ -1,0 +1,63 @@
+"""Two servers for the whole session: the real Redis and our node, and the list of allowed differences."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conformance.allowed import Allowed, unfinished
+from tests.conformance.servers import Server, ServerFailedError, redis_binary, start_ours, start_redis
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("conformance")
+    group.addoption(
+        "--conformance-commands", type=int, default=100_000, help="random commands sent to both servers"
+    )
+    group.addoption("--conformance-seed", type=int, default=None, help="seed of the random commands")
+
+
+@pytest.fixture(scope="session")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A real redis-server."""
+    if redis_binary() is None:
+        if os.environ.get("CI"):
+            pytest.fail("redis-server 7.0 must be installed: conformance is proved against it")
+        pytest.skip("redis-server 7.0 is not installed: nothing to compare with")
+    server = start_redis(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Our node."""
+    try:
+        server = start_ours(tmp_path_factory.mktemp("ours"))
+    except ServerFailedError as failure:
+        if "node" in unfinished():
+            pytest.skip(f"no node can be started yet: {failure}")
+        pytest.fail(str(failure))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(autouse=True)
+def _connections_end_with_the_test(request: pytest.FixtureRequest) -> Iterator[None]:
+    yield
+    for name in ("redis", "ours"):
+        if name in request.fixturenames:
+            server = request.getfixturevalue(name)
+            server.hang_up()
+            assert server.alive(), f"{name} died:\n{server.log.read_text(errors='replace')[-3000:]}"
+
+
+@pytest.fixture(scope="session")
+def allowed() -> Allowed:
+    """The differences that are meant."""
+    return Allowed.load()

@@ -1,0 +1,80 @@
+"""Every case of cases/ against Redis and our node: replies equal to the byte, keyspaces equal at the end."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.conformance.allowed import Allowed, unfinished
+from tests.conformance.script import Case, Player, Step, alike, load
+from tests.conformance.state import differences, keyspace
+from tests.conformance.wire import SILENCE
+
+if TYPE_CHECKING:
+    from tests.conformance.servers import Server
+
+CASES = [case for path in sorted(Path(__file__).with_name("cases").glob("*.case")) for case in load(path)]
+LATER = unfinished()
+RUNS = [
+    pytest.param(
+        case,
+        protocol,
+        id=f"{case.family}/{case.title}/resp{protocol}",
+        marks=[pytest.mark.xfail(reason="this family is not whole yet", strict=False)]
+        if case.family in LATER
+        else [],
+    )
+    for case in CASES
+    for protocol in case.protocols
+]
+
+
+@pytest.mark.parametrize(("case", "protocol"), RUNS)
+def test_replies_equal_those_of_redis(
+    case: Case, protocol: int, redis: Server, ours: Server, allowed: Allowed
+) -> None:
+    started = time.time()
+    for server in (redis, ours):
+        server.clean()
+    players = [Player(lambda server=server: server.connect(protocol), started) for server in (redis, ours)]
+    wrong = _play(case, players, allowed)
+    unlike = differences(*(keyspace(server.connect()) for server in (redis, ours)))
+    if unlike and not allowed.covers(f"{case.name} :: final state"):
+        wrong += unlike
+    for server in (redis, ours):
+        server.hang_up()
+    if wrong:
+        pytest.fail(f"{len(wrong)} differences\n" + "\n".join(wrong), pytrace=False)
+
+
+def _play(case: Case, players: list[Player], allowed: Allowed) -> list[str]:
+    wrong: list[str] = []
+    for step in case.steps:
+        for one, other in zip(*(player.play(step).replies for player in players), strict=True):
+            if (one == SILENCE) != (step.action == "silent"):
+                wrong.append(f"line {step.line}: {step.text}\n    redis answered {one!r}: the case is wrong")
+                return wrong
+            if not alike(step.marks, one, other) and not allowed.covers(f"{case.name} :: {step.text}"):
+                wrong.append(_difference(step, one, other))
+                if other == SILENCE:
+                    # Every later reply would be one behind.
+                    return wrong
+    for (name, one), (_, other) in zip(*(player.leftovers() for player in players), strict=False):
+        if one != other:
+            wrong.append(f"last PING on connection {name}\n    redis {one!r}\n    ours  {other!r}")
+    return wrong
+
+
+def _difference(step: Step, one: bytes, other: bytes) -> str:
+    at = next(
+        (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other))
+    )
+    start = max(0, at - 100) if max(len(one), len(other)) > 600 else 0
+    return (
+        f"line {step.line}: {step.text[:200]}\n"
+        f"    redis {'...' if start else ''}{one[start : start + 600]!r}\n"
+        f"    ours  {'...' if start else ''}{other[start : start + 600]!r}"
+    )
