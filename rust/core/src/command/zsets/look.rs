@@ -4,7 +4,7 @@ use super::{lex_bounds, reply_entries, score_bounds, zset_at};
 use crate::command::Ctx;
 use crate::command::fault::{Done, Fault};
 use crate::command::keys::{parse_cursor, scan_options};
-use crate::command::members::{Draw, scan, scan_nothing};
+use crate::command::members::{Draw, check_draw, scan, scan_nothing};
 use crate::resp::Args;
 use crate::resp::number::write_f64;
 use crate::store::Kind;
@@ -141,8 +141,10 @@ pub fn zrandmember(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
         Some(Draw::Repeated(count)) => (0..count).map(|_| random.below(len) as u32).collect(),
     };
     let pairs = with_scores && ctx.out.resp3();
+    let start = ctx.out.len();
     ctx.out.array(if with_scores && !pairs { ranks.len() * 2 } else { ranks.len() });
     for rank in ranks {
+        check_draw(ctx.out, start)?;
         let rank = rank as usize;
         for (member, score) in zset.entries(&store.arena, rank..rank + 1, false) {
             if pairs {
