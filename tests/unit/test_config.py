@@ -111,3 +111,8 @@ def test_the_core_describes_its_settings_and_commands() -> None:
     assert {"port", "maxmemory", "requirepass", "maxmemory-policy"} <= names()
     commands = {row[0] for row in _core.command_table()}
     assert {"get", "set", "pubsub|channels"} <= commands
+
+
+def test_the_example_in_the_repository_is_good() -> None:
+    example = Path(__file__).parents[2] / "fastcache.toml"
+    assert config.load_node(example).get("maxmemory-policy") == "allkeys-lru"
