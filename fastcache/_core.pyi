@@ -12,6 +12,9 @@ def node_settings() -> list[tuple[str, str, str, bool, str]]:
 def command_table() -> list[tuple[str, str, str, str, str]]:
     """Name (sub-commands as parent|sub), arguments, group, since, and summary of every command."""
 
+def start_small() -> bool:
+    """Have this process, and those it starts or becomes, do without huge pages until they hold much."""
+
 def notify(state: str) -> bool:
     """Tell the service manager how we are (sd_notify); False when there is none."""
 

@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NoReturn
 
+from fastcache import _core
+
 LEAN = Path(__file__).with_name("lean.py")
 
 
@@ -30,6 +32,7 @@ def sealed_settings(settings: Iterable[tuple[str, str]]) -> int:
 
 def become(name: str, settings: Iterable[tuple[str, str]]) -> NoReturn:
     """Replace this process by the lean one; process id, environment and open sockets stay."""
+    _core.start_small()
     arguments = command(name, sealed_settings(settings))
     sys.stdout.flush()
     sys.stderr.flush()

@@ -5,7 +5,7 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from fastcache import config
+from fastcache import _core, config
 from fastcache.daemon import launch
 from fastcache.embedded.plan import ProcessSpec
 
@@ -24,6 +24,7 @@ def start(spec: ProcessSpec) -> subprocess.Popen[bytes]:
 def start_node(spec: ProcessSpec) -> subprocess.Popen[bytes]:
     """A lean process, directly: fifty of them are to answer within seconds."""
     write_configuration(spec)
+    _core.start_small()
     descriptor = launch.sealed_settings(spec.settings)
     try:
         return detached(

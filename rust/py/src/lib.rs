@@ -140,6 +140,13 @@ fn command_table() -> Vec<(String, &'static str, &'static str, &'static str, &'s
     rows
 }
 
+/// Have this process, and the programs it starts or becomes, do without huge pages until they hold much.
+/// False when the kernel will not.
+#[pyfunction]
+fn start_small() -> bool {
+    server::start_small()
+}
+
 /// Tell the service manager how we are; False when there is none.
 #[pyfunction(name = "notify")]
 fn notify_manager(state: &str) -> PyResult<bool> {
@@ -153,5 +160,5 @@ mod _core {
     #[pymodule_export]
     use super::topology::{Topology, place, slot_of};
     #[pymodule_export]
-    use super::{Node, build_profile, command_table, node_settings, notify_manager, version};
+    use super::{Node, build_profile, command_table, node_settings, notify_manager, start_small, version};
 }

@@ -78,6 +78,12 @@ impl Drop for Node {
     }
 }
 
+/// Do without huge pages, here and in the programs this process becomes or starts, until there is use for
+/// them: an idle node is then half as large. `upkeep` allows them again.
+pub fn start_small() -> bool {
+    rustix::thread::disable_transparent_huge_pages(true).is_ok()
+}
+
 /// Check settings given as text. `config-file` is not a setting but where they came from.
 pub fn settings_from(pairs: &[(String, String)]) -> Result<Settings, String> {
     let mut settings = Settings::default();

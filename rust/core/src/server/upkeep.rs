@@ -12,9 +12,12 @@ pub(super) struct Timers {
     next_round: u64,
     hurry: bool,
     last_sample: (u64, u64, u64, u64),
+    huge_pages: bool,
 }
 
 const ROUND_MS: u64 = 100;
+/// From as much memory on, huge pages are worth what they round up.
+const HUGE_PAGES_FROM: usize = 2 << 20;
 /// A node without clients and without work wakes this often, for its heartbeat.
 const IDLE_ROUND_MS: u64 = 500;
 
@@ -59,6 +62,12 @@ impl EventLoop {
         let busy = !engine.clients.is_empty() || engine.store.any_expiring();
         self.timers.next_round = now + if busy { ROUND_MS } else { IDLE_ROUND_MS };
         engine.stats.peak_memory = engine.stats.peak_memory.max(engine.used_memory());
+        if !self.timers.huge_pages && crate::sys::allocated() > HUGE_PAGES_FROM {
+            self.timers.huge_pages = true;
+            // Whoever started this process may have switched them off, for the many nodes that stay small:
+            // one byte in a fresh huge page costs two megabytes. From here on they make look-ups faster.
+            let _ = rustix::thread::disable_transparent_huge_pages(false);
+        }
         self.sample(now);
         self.close_the_silent(now);
     }
