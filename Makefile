@@ -35,7 +35,7 @@ lint: dev-tools debug ## Judge style, types and layers, in Rust and in Python
 	@.venv/bin/ruff format --quiet --check . || { .venv/bin/ruff format --diff .; exit 1; }
 	@.venv/bin/ruff check --quiet .
 	@.venv/bin/mypy --no-error-summary
-	@.venv/bin/lint-imports --no-timings > .venv/layers.log 2>&1 || { cat .venv/layers.log; exit 1; }
+	@.venv/bin/lint-imports > .venv/layers.log 2>&1 || { cat .venv/layers.log; exit 1; }
 
 rust-tests: rust-toolchain
 	@echo "==> Tests of the Rust core"
