@@ -20,7 +20,7 @@ from fastcache import _core
 from fastcache.health import compose, decide
 from fastcache.health.decide import Judgement
 from fastcache.health.observe import Prober
-from fastcache.health.registry import Kind, Member, Record, Registry
+from fastcache.health.registry import Kind, Member, Outcome, Record, Registry
 from fastcache.health.settings import Settings, StaticMember
 from fastcache.health.store import DeposedError, Store, Stored
 
@@ -232,12 +232,24 @@ class Service:
 
     def take_in(self, record: Record, check: decide.Check) -> None:
         """Judge, and tell when the verdict changed."""
-        if self.registry.observe(record, check, time.time()):
+        outcome = self.registry.observe(record, check, time.time())
+        if outcome is Outcome.HELD:
+            self.log("warning", "held", **{record.member.kind: record.member.id}, error=check.error)
+            self.ask_others(record)
+        if outcome is Outcome.CHANGED:
             level = "warning" if check.failure else "info"
             status, reason = record.judgement.status, record.judgement.reason
             kind = record.member.kind
             self.log(level, "verdict", **{kind: record.member.id}, status=str(status), reason=reason)
             self.touch()
+
+    def ask_others(self, suspect: Record) -> None:
+        """Bring checks forward: whether others answer decides what a silence means."""
+        for record in self.registry:
+            unasked = record.judgement.answered_at < suspect.judgement.failing_since
+            key = (record.member.kind, record.member.id)
+            if unasked and record.member.kind == suspect.member.kind and (alarm := self.alarms.get(key)):
+                ring(alarm)
 
     async def sleep_until(self, key: Key, due: float, earliest: float) -> None:
         """Sleep until `due`, or until an alarm but then at least until `earliest`."""

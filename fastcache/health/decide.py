@@ -3,7 +3,7 @@
 One lost check is noise, several in a row are news. A proxy that was refused or waited in vain is a witness:
 it counts like a failed check, but only beside a failed check of our own, so that a proxy cut off from a node
 cannot take that node from everybody. When most nodes fall silent at once and nobody else complains, our own
-network is the likelier culprit, and the verdicts are held.
+network is the likelier culprit, and verdicts are held until others have answered.
 """
 
 from collections.abc import Iterable
@@ -60,13 +60,19 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What is known of one node or proxy. `falls` are the times at which it went down lately."""
+    """What is known of one node or proxy.
+
+    `failing_since` is when the first check of the present run of failures began, `answered_at` when it last
+    answered, `falls` the times at which it went down lately.
+    """
 
     status: Health = Health.UNKNOWN
     since: float = 0.0
     successes: int = 0
     failures: int = 0
     last_failure: Failure | None = None
+    failing_since: float = 0.0
+    answered_at: float = float("-inf")
     reporters: tuple[tuple[str, float], ...] = ()
     falls: tuple[float, ...] = ()
     reason: str = "not checked yet"
@@ -79,8 +85,10 @@ class Judgement:
         return self.failures > 0 or bool(self.reporters)
 
 
-# More successes than this are never asked of one that keeps falling.
-MOST_EXTRA_SUCCESSES = 8
+# What a flapping one has to show doubles with each fall, up to this many times.
+MOST_DOUBLINGS = 4
+# So many silent at once are hardly a coincidence.
+MANY_SILENT = 3
 
 
 def after_check(before: Judgement, check: Check, pace: Pace, hold: bool = False) -> Judgement:
@@ -90,7 +98,15 @@ def after_check(before: Judgement, check: Check, pace: Pace, hold: bool = False)
     reporters = fresh(before.reporters, check.at, pace)
     failures = before.failures + 1
     evidence = failures + len(reporters)
-    now = replace(before, successes=0, failures=failures, last_failure=check.failure, reporters=reporters)
+    began = check.at - check.milliseconds / 1000
+    now = replace(
+        before,
+        successes=0,
+        failures=failures,
+        last_failure=check.failure,
+        failing_since=before.failing_since if before.failures else began,
+        reporters=reporters,
+    )
     if before.status is Health.UNHEALTHY:
         return replace(now, reason=check.error or str(check.failure))
     if evidence < pace.down_after:
@@ -111,11 +127,19 @@ def after_success(before: Judgement, check: Check, pace: Pace) -> Judgement:
     """A check was answered. Reports end with it: we have seen for ourselves."""
     falls = recent_falls(before, check.at, pace)
     successes = before.successes + 1
-    now = replace(before, successes=successes, failures=0, last_failure=None, reporters=(), falls=falls)
+    now = replace(
+        before,
+        successes=successes,
+        failures=0,
+        last_failure=None,
+        answered_at=check.at,
+        reporters=(),
+        falls=falls,
+    )
     if before.status is Health.HEALTHY:
         return replace(now, reason="answering")
     # One that fell again and again has to prove itself longer.
-    needed = pace.up_after + min(max(len(falls) - 1, 0), MOST_EXTRA_SUCCESSES)
+    needed = pace.up_after << min(max(len(falls) - 1, 0), MOST_DOUBLINGS)
     if before.status is Health.UNKNOWN or successes >= needed:
         return replace(now, status=Health.HEALTHY, since=check.at, reason="answering")
     return replace(now, reason=f"answering again: {successes} of {needed} successes")
@@ -137,11 +161,22 @@ def recent_falls(judgement: Judgement, at: float, pace: Pace) -> tuple[float, ..
     return tuple(fall for fall in judgement.falls if at - fall <= pace.flap_window)
 
 
-def looks_like_our_own_fault(all_judgements: Iterable[Judgement]) -> bool:
-    """Whether most of those believed up have fallen silent at once, and no proxy complains of any of them."""
+def looks_like_our_own_fault(suspect: Judgement, all_judgements: Iterable[Judgement]) -> bool:
+    """Whether a suspect's silence may be that of our own network.
+
+    Of those believed up, more are silent (or were not asked yet) than have answered since the suspect fell
+    silent, and no proxy complains of any of them. Two silent ones are too few when everybody was asked.
+    """
     believed = [one for one in all_judgements if one.status is Health.HEALTHY]
-    silent = [one for one in believed if one.last_failure in SILENT]
-    return len(silent) >= 3 and 2 * len(silent) > len(believed) and not any(one.reporters for one in believed)
+    silent = sum(one.last_failure in SILENT for one in believed)
+    answered = sum(one.answered_at >= suspect.failing_since for one in believed)
+    unasked = len(believed) - silent - answered
+    complaints = any(one.reporters for one in believed)
+    if complaints:
+        return False
+    if not unasked:
+        return silent > answered and silent >= MANY_SILENT
+    return silent + unasked > answered  # those who were not asked may yet be silent too
 
 
 def next_check_in(judgement: Judgement, pace: Pace) -> float:

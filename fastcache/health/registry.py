@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from enum import Enum
 from typing import Annotated, Literal
 
 import msgspec
@@ -56,6 +57,14 @@ class Summary(msgspec.Struct, frozen=True, rename="camel"):
     average_response_time_ms: float | None
     status: Literal["HEALTHY", "DEGRADED", "UNHEALTHY", "UNKNOWN"]
     last_check: str | None
+
+
+class Outcome(Enum):
+    """What a check did to a verdict."""
+
+    SAME = "same"
+    CHANGED = "changed"
+    HELD = "held"  # It would have changed; others should be asked before it does.
 
 
 @dataclass(slots=True)
@@ -121,19 +130,22 @@ class Registry:
         """Forget a member; says whether there was one."""
         return self.records.pop((kind, member_id), None) is not None
 
-    def observe(self, record: Record, check: Check, wall: float) -> bool:
-        """Take in the result of a check; says whether the verdict changed."""
+    def observe(self, record: Record, check: Check, wall: float) -> Outcome:
+        """Take in the result of a check, and say what came of it."""
         before = record.judgement
         record.check, record.checked_at = check, wall
         record.checks += 1
         record.failed_checks += check.failure is not None
-        hold = (
-            check.failure in decide.SILENT
-            and before.failures + 1 >= self.pace.down_after
-            and decide.looks_like_our_own_fault(r.judgement for r in self if r.member.kind == "node")
-        )
-        record.judgement = decide.after_check(before, check, self.pace, hold)
-        return record.judgement.status is not before.status
+        after = decide.after_check(before, check, self.pace)
+        if before.status is Health.HEALTHY and after.status is Health.UNHEALTHY:
+            # A refusal is certain; silence may be our own.
+            others = (r.judgement for r in self if r is not record and r.member.kind == record.member.kind)
+            held = decide.after_check(before, check, self.pace, hold=True)
+            if check.failure in decide.SILENT and decide.looks_like_our_own_fault(held, (held, *others)):
+                record.judgement = held
+                return Outcome.HELD
+        record.judgement = after
+        return Outcome.SAME if after.status is before.status else Outcome.CHANGED
 
     def report(self, record: Record, reporter: str, at: float) -> None:
         """Take in a proxy's complaint."""

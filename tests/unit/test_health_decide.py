@@ -48,13 +48,13 @@ def test_three_failures_mean_down_and_two_successes_mean_up_again(signs: str, ve
 
 
 def test_one_that_keeps_falling_has_to_prove_itself_longer() -> None:
-    falls = run("+" + "rrr++++++" * 3, gap=1.0)
+    falls = run("+" + "rrr++++++++" * 3, gap=1.0)
     climbs, previous = [], Judgement()
     for judgement in falls:
         if judgement.status is UP and previous.status is DOWN:
             climbs.append(judgement.successes)
         previous = judgement
-    assert climbs == [2, 3, 4]
+    assert climbs == [2, 4, 8]
 
 
 def test_old_falls_are_forgotten() -> None:
@@ -94,24 +94,39 @@ def test_doubt_brings_the_next_check_forward() -> None:
     assert next_check_in(run("+rrr+")[-1], REFERENCE) == 2.0
 
 
+# Each word is one that is believed up: silent `t`, refusing `r`, a proxy complains `w`, answered since the
+# first of them fell silent `a`, not asked since `u`.
 @pytest.mark.parametrize(
-    ("judgements", "ours"),
+    ("others", "ours"),
     [
-        ("+t +t +t +t", True),
-        ("+t +t +t + +", True),
-        ("+t +t +t + + +", False),  # half is not most
-        ("+t +t", False),  # two are too few to tell
-        ("+r +r +r +r", False),  # refusals are certain: somebody answers for the host
-        ("+t +t +t +tw", False),  # a witness sees the same as we do
-        ("", False),
+        ("t t t t", True),
+        ("t t t a", True),
+        ("t t t a a a", False),  # half is not most
+        ("t u u u", True),  # nobody else was asked: ask them first
+        ("t a u u", True),  # one answer is too little
+        ("t a a u u", True),  # so are two of five
+        ("t a a u", False),  # most have answered
+        ("t t a a u", True),  # the last one decides
+        ("t t a a a u", False),
+        ("t", False),  # there is nobody else to ask
+        ("t t a", False),  # two are too few to tell when all were asked
+        ("t t t tw", False),  # a witness sees the same as we do
+        ("t r r r r", True),
+        ("t a a a r r", False),
     ],
 )
-def test_when_most_fall_silent_at_once_the_fault_may_be_ours(judgements: str, ours: bool) -> None:
-    all_of_them = []
-    for signs in judgements.split():
-        judgement = run(signs.rstrip("w"))[-1]
-        all_of_them.append(after_report(judgement, "p1", 1.0, REFERENCE) if "w" in signs else judgement)
-    assert looks_like_our_own_fault(all_of_them) is ours
+def test_when_most_fall_silent_at_once_the_fault_may_be_ours(others: str, ours: bool) -> None:
+    kinds = {
+        "t": Judgement(Health.HEALTHY, failures=2, last_failure=Failure.TIMEOUT, failing_since=10.0),
+        "r": Judgement(Health.HEALTHY, failures=2, last_failure=Failure.REFUSED, failing_since=10.0),
+        "a": Judgement(Health.HEALTHY, answered_at=11.0),
+        "u": Judgement(Health.HEALTHY, answered_at=9.0),
+    }
+    everybody = [
+        after_report(kinds[word[0]], "p1", 12.0, REFERENCE) if "w" in word else kinds[word[0]]
+        for word in others.split()
+    ]
+    assert looks_like_our_own_fault(everybody[0], everybody) is ours
 
 
 def test_a_held_verdict_falls_as_soon_as_it_is_no_longer_held() -> None:
