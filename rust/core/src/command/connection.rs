@@ -155,7 +155,7 @@ fn hello(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     }
     if !ctx.client.authenticated {
         return Err(Fault::new(
-            "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH \
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO AUTH \
              <user> <pass> option can be used to authenticate the client and select the RESP protocol version at the \
              same time",
         ));
@@ -194,7 +194,11 @@ pub fn valid_name(name: &[u8]) -> Done {
 }
 
 fn select(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
-    let index = args.integer(1).map_err(|_| Fault::NOT_INTEGER)?;
+    let index = args.integer(1)?;
+    if i32::try_from(index).is_err() {
+        let text = format!("ERR value is out of range, value must between {} and {}", i32::MIN, i32::MAX);
+        return Err(Fault::new(text));
+    }
     if !(0..DATABASES as i64).contains(&index) {
         return Err(Fault::DB_RANGE);
     }

@@ -128,6 +128,9 @@ pub fn resolve_quietly(args: &Args<'_>) -> Option<(&'static Command, u32)> {
 /// Whether the client may run the command now.
 #[inline]
 fn admit(engine: &mut Engine, client: &mut Client, row: &'static Command, args: &Args<'_>) -> Result<(), Fault> {
+    if !client.authenticated && engine.settings.text(Name::requirepass).is_empty() {
+        client.authenticated = true; // The password was taken away since the client came.
+    }
     if !client.authenticated && !row.is(flag::NO_AUTH) {
         return Err(Fault::NO_AUTH);
     }
@@ -178,14 +181,16 @@ pub fn fail(engine: &mut Engine, out: &mut Reply, fault: &Fault) {
 #[cold]
 fn unknown(args: &Args<'_>) -> Fault {
     let mut text = b"ERR unknown command '".to_vec();
-    text.extend_from_slice(&args.at(0)[..args.at(0).len().min(128)]);
+    // C strings end at a zero byte, and so does what Redis quotes.
+    let quoted = |bytes: &'_ [u8], most: usize| bytes.iter().take(most).take_while(|&&byte| byte != 0).count();
+    text.extend_from_slice(&args.at(0)[..quoted(args.at(0), 128)]);
     text.extend_from_slice(b"', with args beginning with: ");
     let mut shown = 0;
     for arg in args.from(1) {
         if shown >= 128 {
             break;
         }
-        let part = &arg[..arg.len().min(128 - shown)];
+        let part = &arg[..quoted(arg, 128 - shown)];
         text.push(b'\'');
         text.extend_from_slice(part);
         text.extend_from_slice(b"' ");

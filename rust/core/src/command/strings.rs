@@ -172,54 +172,59 @@ fn get(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
 
 /// When a string is put, and what becomes of its expiry.
 #[derive(Default)]
-struct SetOptions {
+struct SetOptions<'a> {
     only_new: bool,
     only_existing: bool,
     get: bool,
-    expiry: Option<Expiry>,
+    expiry: Option<Expiry<'a>>,
 }
 
-enum Expiry {
+#[derive(Clone, Copy)]
+enum Expiry<'a> {
     Keep,
     Persist,
-    Until(u64),
+    /// A number of units, by the place of their word in [`UNITS`].
+    At(usize, &'a [u8]),
 }
 
+/// Words for times: what one unit is in milliseconds, and whether the time is a point and not a span.
+const UNITS: [(&str, i64, bool); 4] = [("EX", 1000, false), ("PX", 1, false), ("EXAT", 1000, true), ("PXAT", 1, true)];
+
 /// Read the options of SET and GETEX. `set` tells which of the two: their words differ.
-fn options(ctx: &Ctx<'_>, args: &Args<'_>, from: usize, set: bool) -> Result<SetOptions, Fault> {
+fn options<'a>(args: &Args<'a>, from: usize, set: bool) -> Result<SetOptions<'a>, Fault> {
     let mut options = SetOptions::default();
     let mut at = from;
     while at < args.len() {
-        let next = args.get(at + 1);
-        let free = options.expiry.is_none();
+        let unit = UNITS.iter().position(|(word, ..)| args.is(at, word));
+        // A word may come again, but not one that contradicts it.
+        let expiry = match options.expiry {
+            _ if set && args.is(at, "KEEPTTL") => {
+                matches!(options.expiry, None | Some(Expiry::Keep)).then_some(Expiry::Keep)
+            }
+            _ if !set && args.is(at, "PERSIST") => {
+                matches!(options.expiry, None | Some(Expiry::Persist)).then_some(Expiry::Persist)
+            }
+            None => unit.zip(args.get(at + 1)).map(|(unit, number)| Expiry::At(unit, number)),
+            Some(Expiry::At(before, _)) => {
+                unit.filter(|&unit| unit == before).zip(args.get(at + 1)).map(|(unit, number)| Expiry::At(unit, number))
+            }
+            Some(_) => None,
+        };
         if set && args.is(at, "NX") && !options.only_existing {
             options.only_new = true;
         } else if set && args.is(at, "XX") && !options.only_new {
             options.only_existing = true;
         } else if set && args.is(at, "GET") {
             options.get = true;
-        } else if set && args.is(at, "KEEPTTL") && free {
-            options.expiry = Some(Expiry::Keep);
-        } else if !set && args.is(at, "PERSIST") && free {
-            options.expiry = Some(Expiry::Persist);
-        } else if let (Some(number), Some((unit, absolute)), true) = (next, time_word(args, at), free) {
-            let time = expiry_time(ctx, number, unit, absolute)?;
-            options.expiry = Some(Expiry::Until(time));
-            at += 1;
+        } else if let Some(expiry) = expiry {
+            at += usize::from(matches!(expiry, Expiry::At(..)));
+            options.expiry = Some(expiry);
         } else {
             return Err(Fault::SYNTAX);
         }
         at += 1;
     }
     Ok(options)
-}
-
-/// The unit in milliseconds, and whether the time is a point and not a span.
-fn time_word(args: &Args<'_>, at: usize) -> Option<(i64, bool)> {
-    [("EX", 1000, false), ("PX", 1, false), ("EXAT", 1000, true), ("PXAT", 1, true)]
-        .iter()
-        .find(|(word, ..)| args.is(at, word))
-        .map(|&(_, unit, absolute)| (unit, absolute))
 }
 
 /// The point in time a positive number of units means.
@@ -241,7 +246,15 @@ fn set(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
         ctx.out.ok();
         return Ok(());
     }
-    let options = options(ctx, args, 3, true)?;
+    let options = options(args, 3, true)?;
+    let keep = match options.expiry {
+        None | Some(Expiry::Persist) => Keep::Nothing,
+        Some(Expiry::Keep) => Keep::Expiry,
+        Some(Expiry::At(unit, number)) => {
+            let (_, unit, absolute) = UNITS[unit];
+            Keep::Until(expiry_time(ctx, number, unit, absolute)?)
+        }
+    };
     let before = ctx.look(name);
     if options.get {
         match ctx.read(name, Kind::String)? {
@@ -255,11 +268,6 @@ fn set(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
         }
         return Ok(());
     }
-    let keep = match options.expiry {
-        None | Some(Expiry::Persist) => Keep::Nothing,
-        Some(Expiry::Keep) => Keep::Expiry,
-        Some(Expiry::Until(time)) => Keep::Until(time),
-    };
     put(ctx, name, value, keep)?;
     if matches!(keep, Keep::Until(_)) {
         ctx.changed(name, GENERIC, "expire");
@@ -315,7 +323,7 @@ fn getset(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
 }
 
 fn getex(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
-    let options = options(ctx, args, 2, false)?;
+    let options = options(args, 2, false)?;
     let name = args.at(1);
     let Some(mut found) = ctx.read(name, Kind::String)? else {
         ctx.out.null();
@@ -323,13 +331,16 @@ fn getex(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     };
     ctx.out.bulk(ctx.engine.store.text(found));
     match options.expiry {
-        Some(Expiry::Until(time)) if time <= ctx.engine.store.now() => {
-            ctx.remove(name);
-            ctx.changed(name, GENERIC, "del");
-        }
-        Some(Expiry::Until(time)) => {
-            ctx.engine.store.set_expiry(&mut found, Some(time));
-            ctx.changed(name, GENERIC, "expire");
+        Some(Expiry::At(unit, number)) => {
+            let (_, unit, absolute) = UNITS[unit];
+            let time = expiry_time(ctx, number, unit, absolute)?;
+            if time <= ctx.engine.store.now() {
+                ctx.remove(name);
+                ctx.changed(name, GENERIC, "del");
+            } else {
+                ctx.engine.store.set_expiry(&mut found, Some(time));
+                ctx.changed(name, GENERIC, "expire");
+            }
         }
         Some(Expiry::Persist) => {
             let had = ctx.engine.store.entry(found).expiry().is_some();

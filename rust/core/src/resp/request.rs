@@ -396,7 +396,11 @@ fn is_space(byte: u8) -> bool {
 }
 
 fn printable(byte: u8) -> char {
-    if byte.is_ascii_graphic() || byte == b' ' { byte as char } else { '?' }
+    match byte {
+        b' '..=b'~' => byte as char,
+        b'\r' | b'\n' => ' ', // As in every error: no byte may end its line.
+        _ => '?',
+    }
 }
 
 fn broken(text: &str) -> ProtocolError {
