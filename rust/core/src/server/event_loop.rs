@@ -28,6 +28,9 @@ const SHARED_INPUT: usize = 64 * 1024;
 const FLUSH_AT: usize = 256 * 1024;
 /// Requests of one client that are found before the first of them is served.
 const BATCH: usize = 32;
+/// Turns after the order to stop, for requests that had arrived before: a socket closed over unread bytes
+/// takes with it replies that are still under way.
+const LAST_TURNS: u32 = 4;
 const FIRST_CLIENT: u64 = 1 << 32; // Keys below name listeners and the waker.
 const WAKER: u64 = FIRST_CLIENT - 1;
 
@@ -92,12 +95,20 @@ impl EventLoop {
 
     /// Serve until told to stop.
     pub(super) fn run(&mut self, heartbeat: &AtomicU64) {
-        while !self.engine.stopping {
+        let mut last_turns = LAST_TURNS;
+        while !self.engine.stopping || last_turns > 0 {
             heartbeat.fetch_add(1, Ordering::Relaxed);
-            let longest = if self.more.is_empty() { self.timers.next_wait(&self.engine) } else { Duration::ZERO };
+            let at_once = self.engine.stopping || !self.more.is_empty();
+            let longest = if at_once { Duration::ZERO } else { self.timers.next_wait(&self.engine) };
             let Ok(count) = self.poll.wait(longest) else {
                 break; // The set of sockets itself is broken: nothing can be served any more.
             };
+            if self.engine.stopping {
+                if count == 0 && self.more.is_empty() {
+                    break;
+                }
+                last_turns -= 1;
+            }
             self.engine.store.set_now(crate::clock::wall_ms());
             self.engine.stats.loops += 1;
             for index in 0..count {
