@@ -508,6 +508,9 @@ impl Store {
 
     /// Put an object under a key, whatever was there before.
     pub fn put_object(&mut self, database: u8, key: &[u8], object: Object, expiry: Option<u64>) -> Result<Found, Full> {
+        // Who brings much pays for what was removed before: values that are made faster than upkeep frees
+        // them (a STORE command, over and over) must not pile up.
+        self.free_condemned(2 * object.weight());
         if let Some(found) = self.find(database, key) {
             self.remove(found);
         }

@@ -68,11 +68,16 @@ impl Store {
     }
 
     /// Free about `budget` members of values that were removed; `true` when more is left.
-    pub fn free_condemned(&mut self, budget: usize) -> bool {
-        if let Some(object) = self.condemned.last_mut()
-            && object.free_some(&mut self.arena, budget)
+    pub fn free_condemned(&mut self, mut budget: usize) -> bool {
+        while budget > 0
+            && let Some(object) = self.condemned.last_mut()
         {
+            let weight = object.weight().max(1);
+            if !object.free_some(&mut self.arena, budget) {
+                break;
+            }
             self.condemned.pop();
+            budget = budget.saturating_sub(weight);
         }
         !self.condemned.is_empty()
     }

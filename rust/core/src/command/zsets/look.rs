@@ -87,7 +87,7 @@ fn rank(ctx: &mut Ctx<'_>, args: &Args<'_>, backward: bool) -> Done {
     let with_score = match args.len() {
         3 => false,
         4 if args.is(3, "WITHSCORE") => true,
-        _ => return Err(Fault::SYNTAX),
+        _ => return Err(Fault::arity(ctx.command.name)), // As Redis 7.0, which knows no fourth argument.
     };
     let found = ctx.read(args.at(1), Kind::SortedSet)?;
     let store = &ctx.engine.store;
