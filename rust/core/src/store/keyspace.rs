@@ -3,7 +3,7 @@
 //! A [`Found`] names a key's entry between a look-up and the change that follows. It holds
 //! until another key is added or removed; methods that move the entry update it.
 
-use super::arena::{Arena, Handle, MAX_BLOCK, NIL};
+use super::arena::{Arena, Handle, MAX_BLOCK};
 use super::database::Database;
 use super::entry::{self, Entry, Header, Kind};
 use super::evict::Evictor;
@@ -84,7 +84,7 @@ pub struct Store {
     pub(super) objects: Shelf<Object>,
     pub(super) long_keys: Shelf<Box<[u8]>>,
     pub(super) databases: [Database; DATABASES],
-    order: [u8; DATABASES], // Database as clients number it -> where it is; SWAPDB swaps these.
+    pub(super) order: [u8; DATABASES], // Database as clients number it -> where it is; SWAPDB swaps these.
     pub(super) evictor: Evictor,
     pub(super) condemned: Vec<Object>,
     pub(super) expiry_cursor: (u8, u16),
@@ -92,15 +92,15 @@ pub struct Store {
     pub seed: Seed,
     /// Random numbers for sampling.
     pub random: Random,
-    now: u64,
+    pub(super) now: u64,
     /// What happened so far.
     pub counts: Counts,
     /// Whether keys that expire or are evicted are to be told in `gone`.
     pub tell_gone: bool,
     /// See [`Gone`]; whoever set `tell_gone` empties it.
     pub gone: Vec<Gone>,
-    scratch: Vec<u8>,
-    expected: Whereabouts,
+    pub(super) scratch: Vec<u8>,
+    pub(super) expected: Whereabouts,
 }
 
 impl Store {
@@ -138,12 +138,12 @@ impl Store {
     }
 
     #[inline]
-    fn seconds(&self) -> u32 {
+    pub(super) fn seconds(&self) -> u32 {
         (self.now / 1000) as u32
     }
 
     #[inline(always)]
-    fn real(&self, database: u8) -> u8 {
+    pub(super) fn real(&self, database: u8) -> u8 {
         self.order[database as usize % DATABASES]
     }
 
@@ -383,129 +383,6 @@ impl Store {
         }
     }
 
-    /// Put a string under a key, whatever was there before.
-    #[inline]
-    pub fn put_text(&mut self, database: u8, key: &[u8], value: &[u8], keep: Keep) -> Result<(), Full> {
-        self.counts.sets += 1;
-        match self.find(database, key) {
-            Some(mut found) => self.replace_text(&mut found, value, keep, 0),
-            None => self.insert_text(database, key, value, keep).map(|_| ()),
-        }
-    }
-
-    /// Put a string in place of what a found key holds.
-    #[inline]
-    pub fn replace_text(&mut self, found: &mut Found, value: &[u8], keep: Keep, marks: u8) -> Result<(), Full> {
-        let seconds = self.seconds();
-        let entry = self.entry(*found);
-        let old_flags = entry.flags();
-        let mut header = Header::of(entry);
-        let (key, _) = entry.lengths();
-        let key_from = entry::header_len(old_flags);
-        let stored_key = entry::stored_len(key);
-        header.updated = seconds;
-        header.kind = Kind::String;
-        header.marks = marks | (header.marks & !(entry::RAW | entry::OBJECT));
-        let had_expiry = header.expiry.is_some();
-        match keep {
-            Keep::Expiry => {}
-            Keep::Nothing => header.expiry = None,
-            Keep::Until(time) => header.expiry = Some(time),
-        }
-        if old_flags & entry::OBJECT != 0 {
-            self.drop_object(*found);
-        }
-        let was_linked = header.linked;
-        if was_linked && !self.evictor.policy().covers(header.expiry.is_some()) {
-            self.evictor.left(&mut self.arena, found.handle);
-            header.linked = false;
-        }
-        let mut number = [0; 4];
-        let value = if value.len() > INLINE_TEXT {
-            header.marks |= entry::OBJECT;
-            number = self.objects.put(Object::Text(value.to_vec())).to_le_bytes();
-            &number
-        } else {
-            value
-        };
-        let flags = header.flags(key, value.len());
-        let header_len = entry::header_len(flags);
-        let len = header_len + stored_key + value.len();
-        if flags & entry::LAYOUT == old_flags & entry::LAYOUT && self.arena.fits(found.handle, len) {
-            // The common case: same layout, same size. Links and key stay where they are.
-            let links = old_flags & entry::LINKED;
-            let bytes = self.arena.at_mut(found.handle);
-            let (newer, older) = if links != 0 { Entry(bytes).links() } else { (NIL, NIL) };
-            header.write(bytes, key, value.len());
-            if links != 0 {
-                entry::set_newer(bytes, newer);
-                entry::set_older(bytes, older);
-            }
-            bytes[header_len + stored_key..len].copy_from_slice(value);
-        } else {
-            let Some(new) = self.arena.alloc(len) else {
-                if header.marks & entry::OBJECT != 0 {
-                    self.objects.take(u32::from_le_bytes(number));
-                }
-                if was_linked && !header.linked {
-                    self.unlink_flag(found);
-                }
-                if old_flags & entry::OBJECT != 0 {
-                    // The old value is gone already: no room for the new one means no key.
-                    self.forget(*found);
-                }
-                return Err(Full);
-            };
-            let old = found.handle;
-            self.scratch.clear();
-            self.scratch.extend_from_slice(&self.arena.at(old)[key_from..key_from + stored_key]);
-            let links = header.linked.then(|| Entry(self.arena.at(old)).links());
-            let bytes = self.arena.at_mut(new);
-            let at = header.write(bytes, key, value.len());
-            bytes[at..at + stored_key].copy_from_slice(&self.scratch);
-            bytes[at + stored_key..at + stored_key + value.len()].copy_from_slice(value);
-            if let Some((newer, older)) = links {
-                entry::set_newer(bytes, newer);
-                entry::set_older(bytes, older);
-                self.evictor.moved(&mut self.arena, old, new);
-            }
-            self.arena.free(old);
-            found.handle = new;
-            self.databases[found.database as usize].table_mut(found.slot).replace(found.place, new);
-        }
-        self.count_expiry(*found, had_expiry, header.expiry.is_some());
-        self.touch(found);
-        Ok(())
-    }
-
-    /// Change a string in place; it is told as `raw` from then on.
-    pub fn edit_text(&mut self, found: &mut Found, edit: impl FnOnce(&mut Vec<u8>)) -> Result<(), Full> {
-        if let Some(number) = self.entry(*found).object()
-            && let Some(Object::Text(text)) = self.objects.get_mut(number)
-        {
-            edit(text);
-            self.stamp(found);
-            self.touch(found);
-            return Ok(());
-        }
-        let mut text = Vec::with_capacity(self.text(*found).len() + 64);
-        text.extend_from_slice(self.text(*found));
-        edit(&mut text);
-        self.replace_text(found, &text, Keep::Expiry, entry::RAW)
-    }
-
-    /// Put a string under a key that is not there.
-    pub fn insert_text(&mut self, database: u8, key: &[u8], value: &[u8], keep: Keep) -> Result<Found, Full> {
-        let expiry = if let Keep::Until(time) = keep { Some(time) } else { None };
-        if value.len() > INLINE_TEXT {
-            let number = self.objects.put(Object::Text(value.to_vec()));
-            self.insert(database, key, Kind::String, &number.to_le_bytes(), entry::OBJECT, expiry, None)
-                .inspect_err(|_| drop(self.objects.take(number)))
-        } else {
-            self.insert(database, key, Kind::String, value, 0, expiry, None)
-        }
-    }
-
     /// Put an object under a key, whatever was there before.
     pub fn put_object(&mut self, database: u8, key: &[u8], object: Object, expiry: Option<u64>) -> Result<Found, Full> {
         // Who brings much pays for what was removed before: values that are made faster than upkeep frees
@@ -526,7 +403,7 @@ impl Store {
     }
 
     #[allow(clippy::too_many_arguments)] // The parts of an entry; private.
-    fn insert(
+    pub(super) fn insert(
         &mut self,
         database: u8,
         key: &[u8],
@@ -620,7 +497,7 @@ impl Store {
         });
     }
 
-    fn drop_object(&mut self, found: Found) {
+    pub(super) fn drop_object(&mut self, found: Found) {
         if let Some(number) = self.entry(found).object()
             && let Some(object) = self.objects.take(number)
         {
@@ -652,7 +529,7 @@ impl Store {
         }
     }
 
-    fn count_expiry(&mut self, found: Found, before: bool, after: bool) {
+    pub(super) fn count_expiry(&mut self, found: Found, before: bool, after: bool) {
         let home = &mut self.databases[found.database as usize];
         match (before, after) {
             (false, true) => home.expiring += 1,
@@ -696,166 +573,6 @@ impl Store {
         bytes.copy_within(from..from + body, to);
         header.write(bytes, key, value);
     }
-
-    /// Give what a key holds another name, with its times; what was under the new name goes.
-    /// The value itself does not move. Returns the key under its new name.
-    pub fn rename(&mut self, database: u8, from: &[u8], to_database: u8, to: &[u8]) -> Result<Option<Found>, Full> {
-        let Some(found) = self.find(database, from) else {
-            return Ok(None);
-        };
-        if (self.real(database), from) == (self.real(to_database), to) {
-            return Ok(Some(found));
-        }
-        if let Some(old) = self.find(to_database, to) {
-            self.remove(old);
-        }
-        let Some(found) = self.find(database, from) else {
-            return Ok(None);
-        };
-        let entry = self.entry(found);
-        let (kind, expiry, created) = (entry.kind(), entry.expiry(), entry.created());
-        let marks = entry.flags() & (entry::RAW | entry::OBJECT);
-        let value = entry.stored_value().to_vec();
-        let new = self.insert(to_database, to, kind, &value, marks, expiry, Some(created))?;
-        // The object, if the value is one, now belongs to the new entry: only the old name is forgotten.
-        if let Some(old) = self.find_any(database, from) {
-            self.forget(old);
-        }
-        Ok(self.find(to_database, to).or(Some(new)))
-    }
-
-    /// Exchange two databases.
-    pub fn swap(&mut self, one: u8, other: u8) {
-        self.order.swap(one as usize % DATABASES, other as usize % DATABASES);
-    }
-
-    /// Remove all keys of a database; returns how many there were.
-    pub fn flush(&mut self, database: u8) -> usize {
-        let real = self.real(database);
-        let count = self.databases[real as usize].len();
-        if count == self.len() {
-            self.flush_all();
-            return count;
-        }
-        let old = std::mem::take(&mut self.databases[real as usize]);
-        let mut slot = old.occupied_from(0);
-        while let Some(number) = slot {
-            for handle in old.table(number).into_iter().flat_map(|table| table.iter()) {
-                let entry = Entry(self.arena.at(handle));
-                if let Some(object) = entry.object().and_then(|number| self.objects.take(number)) {
-                    self.condemn(object);
-                }
-                let entry = Entry(self.arena.at(handle));
-                if entry.lengths().0 > entry::INLINE_KEY {
-                    self.long_keys.take(index(entry.stored_key()));
-                }
-                if Entry(self.arena.at(handle)).flags() & entry::LINKED != 0 {
-                    self.evictor.left(&mut self.arena, handle);
-                }
-                self.arena.free(handle);
-            }
-            slot = number.checked_add(1).and_then(|next| old.occupied_from(next));
-        }
-        count
-    }
-
-    /// Remove all keys of all databases; returns how many there were. The memory goes back at once.
-    pub fn flush_all(&mut self) -> usize {
-        let count = self.len();
-        self.databases = Default::default();
-        self.arena = Arena::new();
-        self.objects = Shelf::default();
-        self.long_keys = Shelf::default();
-        self.condemned.clear();
-        self.evictor.clear();
-        count
-    }
-
-    /// Visit some keys of a database; see [`super::table::Table::scan`]. Cursors start at zero and end with it.
-    pub fn scan(&self, database: u8, cursor: u64, mut visit: impl FnMut(Handle)) -> u64 {
-        let database = self.database(database);
-        let mut from = u16::try_from(cursor >> 32).unwrap_or(u16::MAX);
-        let mut within = cursor as u32;
-        // Many slots are empty or nearly so: go on until something was seen, but not for ever.
-        for _ in 0..64 {
-            let Some(slot) = database.occupied_from(from) else {
-                return 0;
-            };
-            if slot != from {
-                within = 0;
-            }
-            let Some(table) = database.table(slot) else {
-                return 0;
-            };
-            let mut seen = false;
-            let next = table.scan(
-                within,
-                |handle| self.hash_of_entry(handle),
-                |handle| {
-                    seen = true;
-                    visit(handle);
-                },
-            );
-            match next {
-                Some(next) => {
-                    from = slot;
-                    within = next;
-                }
-                None if slot + 1 == crate::slot::SLOT_COUNT => return 0,
-                None => {
-                    from = slot + 1;
-                    within = 0;
-                }
-            }
-            if seen {
-                break;
-            }
-        }
-        match database.occupied_from(from) {
-            None => 0,
-            Some(_) => u64::from(from) << 32 | u64::from(within),
-        }
-    }
-
-    /// Some key of a database that is still alive.
-    pub fn random_key(&mut self, database: u8) -> Option<Vec<u8>> {
-        // Keys whose time has come are passed over; when nearly all are, one of them will do.
-        for attempt in 0..100 {
-            let handle = self.sample(self.real(database))?;
-            let expired = Entry(self.arena.at(handle)).expiry().is_some_and(|time| time <= self.now);
-            if !expired || attempt == 99 {
-                return Some(self.key_of(handle).to_vec());
-            }
-        }
-        None
-    }
-
-    /// A random entry of a database.
-    pub(super) fn sample(&mut self, real: u8) -> Option<Handle> {
-        let database = &self.databases[real as usize];
-        let slot = database.occupied_around((self.random.bits() % u64::from(crate::slot::SLOT_COUNT)) as u16)?;
-        let random = &mut self.random;
-        database.table(slot)?.random(|| random.bits())
-    }
-
-    /// What an entry's key looks like as something found.
-    pub(super) fn found_of(&self, handle: Handle) -> Option<Found> {
-        let real = Entry(self.arena.at(handle)).database();
-        let key = self.key_of(handle);
-        let slot = slot_of(key);
-        let hash = self.seed.hash(key);
-        let place = self.databases[real as usize].table(slot)?.find(hash, |each| each == handle)?;
-        Some(Found { handle, place, hash, slot, database: real })
-    }
-
-    /// Bytes that a key costs, its share of the table included.
-    pub fn cost(&self, found: Found) -> usize {
-        let long_key = self.entry(found).lengths().0;
-        self.arena.capacity(found.handle)
-            + 7
-            + if long_key > entry::INLINE_KEY { long_key } else { 0 }
-            + self.object(found).map_or(0, |object| size_of::<Object>() + object.heap_bytes())
-    }
 }
 
 /// Equality of byte strings of one length. Most keys are short: words are compared here, without a call.
@@ -868,6 +585,6 @@ fn same(one: &[u8], other: &[u8]) -> bool {
 }
 
 #[inline]
-fn index(stored: &[u8]) -> u32 {
+pub(super) fn index(stored: &[u8]) -> u32 {
     stored.get(..4).map_or(u32::MAX, |four| u32::from_le_bytes([four[0], four[1], four[2], four[3]]))
 }

@@ -10,11 +10,13 @@ pub mod hash;
 pub mod index;
 pub mod keyspace;
 pub mod list;
+mod names;
 pub mod object;
 pub mod random;
 pub mod table;
 #[cfg(test)]
 mod tests;
+mod text;
 pub mod upkeep;
 pub mod zset;
 
