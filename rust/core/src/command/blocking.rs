@@ -81,8 +81,10 @@ pub fn serve_ready(engine: &mut Engine) {
                 if engine.store.find(database, &key).is_none() {
                     break; // Nothing is left for those behind.
                 }
+                engine.ready_key = Some(key.clone());
                 try_again(engine, token);
             }
+            engine.ready_key = None;
         }
     }
 }

@@ -27,6 +27,8 @@ pub struct Engine {
     pub waiting: ByKey<Vec<Token>>,
     /// Keys that changed and that somebody waits for.
     pub ready: Vec<(u8, Box<[u8]>)>,
+    /// The key for which a client that waited is being served.
+    pub ready_key: Option<Box<[u8]>>,
     /// Who listens to a channel.
     pub channels: HashMap<Box<[u8]>, Vec<Token>>,
     /// Who listens to a pattern, in the order of subscription.
@@ -139,6 +141,7 @@ impl Engine {
             watchers: ByKey::default(),
             waiting: ByKey::default(),
             ready: Vec::new(),
+            ready_key: None,
             channels: HashMap::new(),
             patterns: Vec::new(),
             shard_channels: HashMap::new(),

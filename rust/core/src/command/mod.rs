@@ -19,6 +19,7 @@ pub mod hashes;
 pub mod info;
 pub mod introspect;
 pub mod keys;
+pub mod lists;
 pub mod latency;
 pub mod members;
 pub mod monitor;
@@ -221,6 +222,12 @@ impl Ctx<'_> {
     #[inline]
     pub fn put_text(&mut self, key: &[u8], value: &[u8], keep: Keep) -> Result<(), Fault> {
         Ok(self.engine.store.put_text(self.client.database, key, value, keep)?)
+    }
+
+    /// Whether a command that waits may take from this key: from any at first, and later from the one
+    /// that became ready, whatever came to the others meanwhile.
+    pub fn may_serve_from(&self, key: &[u8]) -> bool {
+        self.engine.ready_key.as_deref().is_none_or(|ready| ready == key)
     }
 
     /// Wait until one of the keys may have what the command wants; it is then run again. `deadline`

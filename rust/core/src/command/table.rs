@@ -277,6 +277,7 @@ impl Command {
 pub static FAMILIES: &[&[Command]] = &[
     super::connection::COMMANDS,
     super::strings::COMMANDS,
+    super::lists::COMMANDS,
     super::hashes::COMMANDS,
     super::sets::COMMANDS,
     super::keys::COMMANDS,

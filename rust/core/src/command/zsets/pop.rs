@@ -159,6 +159,9 @@ fn pop_several(ctx: &mut Ctx<'_>, request: &Several<'_>, name: &[u8], found: Fou
 /// The first key that holds a sorted set. One of another kind is an error, but no reason to end a wait.
 fn first_with_members<'a>(ctx: &mut Ctx<'_>, names: &[&'a [u8]]) -> Result<Option<(&'a [u8], Found)>, Fault> {
     for &name in names {
+        if !ctx.may_serve_from(name) {
+            continue;
+        }
         match ctx.write(name, Kind::SortedSet) {
             Ok(Some(found)) => return Ok(Some((name, found))),
             Ok(None) => {}

@@ -1,0 +1,1 @@
+//! Lists without sockets: replies, and who is served when several wait.
