@@ -73,7 +73,7 @@ pub fn linsert(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
 }
 
 pub fn lrem(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
-    let count = args.integer_within(2, -i64::MAX, i64::MAX, super::look::beyond_long())?;
+    let count = args.integer(2)?;
     let Some(found) = ctx.write(args.at(1), Kind::List)? else {
         ctx.out.integer(0);
         return Ok(());

@@ -83,7 +83,7 @@ fn natural(args: &Args<'_>, index: usize, otherwise: &'static str) -> Result<usi
 }
 
 /// The one number that has no opposite.
-pub(super) fn beyond_long() -> Fault {
+fn beyond_long() -> Fault {
     Fault::new(format!("ERR value is out of range, value must between {} and {}", -i64::MAX, i64::MAX))
 }
 
