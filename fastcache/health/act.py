@@ -71,6 +71,7 @@ class Service:
         self.leading_until = 0.0
         self.current: Published | None = None
         self.document: compose.Document = {}
+        self.restored: compose.Document | None = None
         self.cluster_id = ""
         self.epoch_floor = 0
         self.joined_at = 0.0
@@ -329,8 +330,13 @@ class Service:
     async def publish(self) -> None:
         """Compose, save, announce: in this order."""
         began = time.monotonic()
+        base, admitting = self.restored, self.admit
         document = compose.compose(
-            self.shape(), self.registry, self.document, place_now=self.may_place(), admit=self.admits()
+            self.shape(),
+            self.registry,
+            base or self.document,
+            place_now=bool(base) or self.may_place(),
+            admit=self.admits(),
         )
         if not compose.differs(document, self.document) and self.epoch_floor <= self.epoch:
             return
@@ -339,7 +345,10 @@ class Service:
         members = msgspec.json.encode([record.member for record in self.registry])
         self.compose_seconds = time.monotonic() - began
         await self.in_thread(self.store.save, Stored(fresh.epoch, fresh.body, members), self.epoch)
-        self.admit = False
+        if admitting:
+            self.admit = False
+        if self.restored is base:
+            self.restored = None
         self.announce(fresh)
         self.log("info", "topology", epoch=fresh.epoch, nodes=len(document["nodes"]))
 
@@ -388,7 +397,7 @@ class Service:
         name, own = restored["cluster"]["name"], self.settings.cluster
         if name != own:
             raise ValueError(f"this is the topology of {name!r}, and we serve {own!r}")
-        self.document = {**restored, "epoch": self.epoch}
+        self.restored = restored  # What is being saved this moment must not take its place.
         self.cluster_id = restored["cluster"]["id"] or self.cluster_id
         self.epoch_floor = max(self.epoch_floor, topology.epoch)
         for kind, listed in (("node", "nodes"), ("proxy", "proxies")):

@@ -53,9 +53,24 @@ def compose(
         "slots": before.get("slots", []),
         "virtual_nodes": shape.virtual_nodes,
     }
-    if place_now and (admit or placement_inputs(document) != placement_inputs(before)):
+    if place_now and (
+        placement_inputs(document) != placement_inputs(before)
+        or not document["slots"]
+        or (admit and waiting(document))
+    ):
         document["slots"] = placed(document, before, admit)
     return document
+
+
+def waiting(document: Document) -> bool:
+    """Whether a node could hold slots and holds none."""
+    holders = holding(document)
+    return any(node["weight"] and node["id"] not in holders for node in document["nodes"])
+
+
+def holding(document: Document) -> set[str]:
+    """Ids of all nodes that hold slots."""
+    return {name for group in document.get("slots", []) for name in (group["main"], *group["replicas"])}
 
 
 def described(record: Record) -> Document:
@@ -80,7 +95,7 @@ def placement_inputs(document: Document) -> object:
 
 def placed(document: Document, before: Document, admit: bool) -> list[Document]:
     """Slots placed on the nodes; without `admit`, nodes that hold none wait for an operator."""
-    holders = {name for group in before.get("slots", []) for name in (group["main"], *group["replicas"])}
+    holders = holding(before)
     members = [
         {
             "id": node["id"],
