@@ -1,14 +1,18 @@
 //! A small sorted set: one run of bytes in order of score and member.
 //!
-//! Each entry is the score (8 bytes), the member's length (one byte; from 255 on that byte and
-//! four more) and the member. Everything is found by walking, which at this size is quicker
-//! than any index and costs no memory.
+//! Each entry is a tag, the score and the member. The tag's upper two bits tell how the score is kept (an
+//! integer of one, two or four bytes where it is one, else the eight of a double), its lower six how long the
+//! member is; 63 says that four bytes of length stand behind the score. Everything is found by walking, which
+//! at this size is quicker than any index and costs no memory.
 
 use super::{Lex, Outcome};
 use std::cmp::Ordering;
 use std::ops::Range;
 
-const LONG: u8 = 255;
+/// The length that stands for: four bytes of length follow.
+const LONG: u8 = 63;
+/// Longest head of an entry: tag, double, length.
+const LONGEST_HEAD: usize = 13;
 
 /// See the module's page.
 #[derive(Default)]
@@ -27,23 +31,53 @@ struct Found<'a> {
 
 #[inline(always)]
 fn read(bytes: &[u8], at: usize) -> Option<Found<'_>> {
-    let score = f64::from_le_bytes(*bytes.get(at..)?.first_chunk()?);
-    let start = at + 9;
-    let (start, len) = match *bytes.get(at + 8)? {
+    let tag = *bytes.get(at)?;
+    let rest = &bytes[at + 1..];
+    let (score, size) = match tag >> 6 {
+        0 => (f64::from(*rest.first()? as i8), 1),
+        1 => (f64::from(i16::from_le_bytes(*rest.first_chunk()?)), 2),
+        2 => (f64::from(i32::from_le_bytes(*rest.first_chunk()?)), 4),
+        _ => (f64::from_le_bytes(*rest.first_chunk()?), 8),
+    };
+    let start = at + 1 + size;
+    let (start, len) = match tag & LONG {
         LONG => (start + 4, u32::from_le_bytes(*bytes.get(start..)?.first_chunk()?) as usize),
         len => (start, usize::from(len)),
     };
     Some(Found { at, end: start + len, score, member: bytes.get(start..start + len)? })
 }
 
+/// What stands before the member in its entry, and its length. -0 becomes 0: what Redis keeps flat it keeps as
+/// an integer where it can.
+fn head(score: f64, len: usize) -> ([u8; LONGEST_HEAD], usize) {
+    let mut head = [0; LONGEST_HEAD];
+    let whole = score as i32;
+    let (kind, size) = if f64::from(whole) != score {
+        head[1..9].copy_from_slice(&score.to_le_bytes());
+        (3, 8)
+    } else if let Ok(byte) = i8::try_from(whole) {
+        head[1] = byte as u8;
+        (0, 1)
+    } else if let Ok(short) = i16::try_from(whole) {
+        head[1..3].copy_from_slice(&short.to_le_bytes());
+        (1, 2)
+    } else {
+        head[1..5].copy_from_slice(&whole.to_le_bytes());
+        (2, 4)
+    };
+    let end = 1 + size;
+    if len < usize::from(LONG) {
+        head[0] = kind << 6 | len as u8;
+        return (head, end);
+    }
+    head[0] = kind << 6 | LONG;
+    head[end..end + 4].copy_from_slice(&(len as u32).to_le_bytes());
+    (head, end + 4)
+}
+
 /// The order of a sorted set: by score, then by the member's bytes. Scores are never NaN.
 fn order(left: (f64, &[u8]), right: (f64, &[u8])) -> Ordering {
     left.0.partial_cmp(&right.0).unwrap_or(Ordering::Equal).then_with(|| left.1.cmp(right.1))
-}
-
-/// Zero for -0, anything else as it is: what Redis keeps flat it keeps as an integer where it can.
-fn without_sign(score: f64) -> f64 {
-    if score == 0.0 { 0.0 } else { score }
 }
 
 impl Flat {
@@ -100,14 +134,20 @@ impl Flat {
         let Found { at, end, score: old, .. } = found;
         match decide(Some(old)) {
             Some(new) if new != old => {
-                let new = without_sign(new);
                 let target = self.place(new, member);
-                // The old entry may itself be the last one before the target.
-                self.bytes[at..at + 8].copy_from_slice(&new.to_le_bytes());
-                if target > end {
-                    self.bytes[at..target].rotate_left(end - at);
-                } else if target < at {
-                    self.bytes[target..end].rotate_right(end - at);
+                let (head, head_len) = head(new, member.len());
+                let size = end - at;
+                if head_len + member.len() == size {
+                    // The old entry may itself be the last one before the target.
+                    self.bytes[at..at + head_len].copy_from_slice(&head[..head_len]);
+                    if target > end {
+                        self.bytes[at..target].rotate_left(size);
+                    } else if target < at {
+                        self.bytes[target..end].rotate_right(size);
+                    }
+                } else {
+                    self.bytes.drain(at..end);
+                    self.insert(if target >= end { target - size } else { target }, &head[..head_len], member);
                 }
                 Ok(Outcome::Changed)
             }
@@ -122,18 +162,12 @@ impl Flat {
     }
 
     fn add(&mut self, member: &[u8], score: f64) {
-        let score = without_sign(score);
-        let at = self.place(score, member);
-        let mut head = [0u8; 13];
-        head[..8].copy_from_slice(&score.to_le_bytes());
-        let head = if member.len() < usize::from(LONG) {
-            head[8] = member.len() as u8;
-            &head[..9]
-        } else {
-            head[8] = LONG;
-            head[9..].copy_from_slice(&(member.len() as u32).to_le_bytes());
-            &head[..]
-        };
+        let (head, head_len) = head(score, member.len());
+        self.insert(self.place(score, member), &head[..head_len], member);
+        self.len += 1;
+    }
+
+    fn insert(&mut self, at: usize, head: &[u8], member: &[u8]) {
         let more = head.len() + member.len();
         let old = self.bytes.len();
         if self.bytes.capacity() - old < more {
@@ -143,7 +177,6 @@ impl Flat {
         self.bytes.copy_within(at..old, at + more);
         self.bytes[at..at + head.len()].copy_from_slice(head);
         self.bytes[at + head.len()..at + more].copy_from_slice(member);
-        self.len += 1;
     }
 
     /// Remove a member; returns its score.

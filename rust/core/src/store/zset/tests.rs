@@ -51,6 +51,8 @@ fn member(number: u32) -> Vec<u8> {
 fn scores() -> impl Strategy<Value = f64> {
     prop_oneof![
         4 => (-20i32..20).prop_map(f64::from),
+        1 => (-70_000i32..70_000).prop_map(f64::from),
+        1 => any::<i32>().prop_map(f64::from),
         2 => any::<f64>().prop_filter("a number", |score| !score.is_nan()),
         1 => prop::sample::select(vec![0.0, -0.0, f64::INFINITY, f64::NEG_INFINITY, 0.1]),
     ]
