@@ -5,13 +5,17 @@
 //! `ctx.changed(...)` once a key has changed. That one call wakes who waits, breaks watches
 //! and publishes the event; so a handler that forgets it is the only way to get this wrong.
 
+pub mod acl;
+pub mod admin;
 pub mod blocking;
 pub mod client;
 pub mod client_commands;
 pub mod client_list;
+pub mod cluster;
 pub mod config;
 pub mod config_file;
 pub mod connection;
+pub mod debug;
 pub mod dispatch;
 pub mod engine;
 pub mod fault;
@@ -20,17 +24,21 @@ pub mod info;
 pub mod introspect;
 pub mod keys;
 pub mod latency;
+pub mod lcs;
 pub mod lists;
 pub mod members;
+pub mod memory;
 pub mod monitor;
 pub mod notify;
 pub mod objects;
+pub mod own;
 pub mod process;
 pub mod pubsub;
 pub mod server;
 pub mod sets;
 pub mod settings;
 pub mod slowlog;
+pub mod sort;
 pub mod strings;
 pub mod syntax;
 pub mod table;

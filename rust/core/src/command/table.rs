@@ -291,6 +291,14 @@ pub static FAMILIES: &[&[Command]] = &[
     super::config::COMMANDS,
     super::info::COMMANDS,
     super::latency::COMMANDS,
+    super::admin::COMMANDS,
+    super::memory::COMMANDS,
+    super::acl::COMMANDS,
+    super::cluster::COMMANDS,
+    super::own::COMMANDS,
+    super::debug::COMMANDS,
+    super::lcs::COMMANDS,
+    super::sort::COMMANDS,
 ];
 
 /// All rows, without sub-commands.
