@@ -2,8 +2,8 @@
 
     python -m bench.health [--members 5000] [--interval 5] [--seconds 30]
 
-All members are one stand-in on many connections, so that the service alone is measured. Processor time is what
-counts: it does not change when the machine does other work beside it.
+All members are one stand-in on many connections, so that the service alone is measured. Processor time is
+what counts: it does not change when the machine does other work beside it.
 """
 
 import argparse
