@@ -10,7 +10,7 @@ ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status test lint dev release debug bench bench-node rust-tests clean
+.PHONY: help up down status test lint dev docs release debug bench bench-node rust-tests clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ test-%: dev-tools debug ## Run one suite: test-unit, test-conformance, test-clus
 
 dev: dev-tools debug ## Prepare everything for work on the code
 	@echo "Ready: .venv/bin/python, .venv/bin/pytest, .venv/bin/fastcache (a debug build)."
+
+docs: debug ## Write the pages that come out of the code
+	@$(PYTHON) tools/document_commands.py
 
 bench: release dev-tools ## Run every benchmark, peers beside us in the same run
 	@$(PYTHON) -m bench $(ARGS)
@@ -86,8 +89,9 @@ dev-tools: .venv/.stamp-test | system-test
 # The first build also registers the package in .venv; later ones only replace the compiled core.
 define build
 	@[ -e .venv/.stamp-installed ] || echo "==> Building the core ($(1)); the first time takes a minute or two"
-	@$(MATURIN) develop --quiet $(2) $$([ -e .venv/.stamp-installed ] && echo --skip-install) \
-		> .venv/build.log 2>&1 || { cat .venv/build.log; exit 1; }
+	@if [ -t 2 ]; then exec 3>&2; else exec 3>.venv/build.log; fi; \
+	$(MATURIN) develop $(2) $$([ -e .venv/.stamp-installed ] && echo --skip-install) >&3 2>&3 \
+		|| { [ -t 2 ] || cat .venv/build.log; exit 1; }
 	@touch .venv/.stamp-installed
 endef
 

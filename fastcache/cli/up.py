@@ -53,7 +53,7 @@ def command(
         again = ", ".join(spec.name for spec in raised.started)
         click.echo(f"Started again: {again}. Now {count} answer.")
     else:
-        click.echo(f"{count} answer after {raised.seconds:.1f} s (files in {directory}).")
+        click.echo(f"{count} answer after {raised.seconds:.2f} s (files in {directory}).")
     if _core.build_profile() == "debug":
         click.echo("This is a debug build: it checks itself and is slow. `make up` builds the fast one.")
     click.echo(how_to_talk([spec.endpoint.port for spec in raised.specs], dir_argument(directory)))
