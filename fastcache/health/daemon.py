@@ -22,6 +22,7 @@ from fastcache.health.act import Log, Service
 from fastcache.health.http import application
 from fastcache.health.observe import Prober
 from fastcache.health.registry import timestamp
+from fastcache.health.sentinel import SentinelFace, Talk
 from fastcache.health.settings import Settings, load, rendered
 from fastcache.health.store import Store
 
@@ -88,10 +89,18 @@ async def serve(settings: Settings) -> None:
     keeping = asyncio.create_task(keep_manager_informed(service))
     working.add_done_callback(lambda _task: stop())  # It ends only when told to, or by a fault of ours.
     log("info", "serving", url=settings.url, profile=settings.profile, store=settings.store, pid=os.getpid())
+    face = SentinelFace(service)
+    watching = asyncio.create_task(face.watch())
+    sentinel = None
     try:
+        if settings.sentinel_port:
+            sentinel = await loop.create_server(lambda: Talk(face), settings.bind, settings.sentinel_port)
         await server.serve([listener])
     finally:
         stop()
+        watching.cancel()
+        if sentinel:
+            sentinel.close()
         notify("STOPPING=1")
         keeping.cancel()
         await working

@@ -42,6 +42,9 @@ class Settings(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_field
     ] = "fastcache"
     bind: Annotated[str, Meta(description="Address on which HTTP is served.")] = "127.0.0.1"
     port: Annotated[Port, Meta(description="Port of HTTP.")] = 8080
+    sentinel_port: Annotated[
+        Port, Meta(description="Port on which Sentinel clients are told a healthy proxy; 0 for none.")
+    ] = 0
     advertise: Annotated[
         str, Meta(description="URL under which others reach this service; http://<bind>:<port> when empty.")
     ] = ""

@@ -13,13 +13,12 @@ from typing import Any
 
 import etcd3gw
 from etcd3gw.exceptions import Etcd3Exception
-from requests.exceptions import RequestException
 
 from fastcache.errors import ConfigurationError
 from fastcache.health.store import DeposedError, Stored
 
 # Errors of the client that mean: etcd cannot be reached or does not agree with itself.
-FAULTS = (Etcd3Exception, RequestException, OSError)
+FAULTS = (Etcd3Exception, OSError)
 
 
 class EtcdStore:
