@@ -9,7 +9,7 @@ become a default.
 import difflib
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,12 +90,12 @@ def as_text(key: str, value: object, origin: str) -> str:
     raise ConfigurationError(f"{origin}: {key}: must be text, a number, true or false, or a list of these")
 
 
-def nearest(key: str, known: Iterable[str]) -> str:
+def nearest(key: str, known: Iterable[str], lists_all: str = "fastcache node --print-config") -> str:
     """Name the setting that was probably meant."""
     candidates = difflib.get_close_matches(key.lower().replace("_", "-"), list(known), n=1, cutoff=0.5)
     if candidates:
         return f"did you mean '{candidates[0]}'?"
-    return "'fastcache node --print-config' lists all settings"
+    return f"'{lists_all}' lists all settings"
 
 
 def explain(complaint: str, known: Mapping[str, Setting]) -> str:
@@ -130,11 +130,13 @@ def credentials() -> dict[str, str]:
     return found
 
 
-def rendered(settings: Iterable[tuple[str, str]]) -> str:
+def rendered(settings: Iterable[tuple[str, str]], only: Container[str] | None = None) -> str:
     """All settings as TOML, defaults included, each with what it is for. Secrets stay unsaid."""
     chosen = dict(settings)
     blocks = []
     for setting in node_settings():
+        if only is not None and setting.name not in only:
+            continue
         value = chosen.get(setting.name, setting.default)
         line = f"{setting.name} = {toml_value(setting, value)}"
         if setting.secret:

@@ -17,6 +17,7 @@ COMMANDS = {
     "down": "Stop the cluster that 'up' started.",
     "status": "Show how the cluster is; exit code 3 when a part of it is not well.",
     "node": "Run one cache node in the foreground, as a service manager does.",
+    "proxy": "Run one proxy in the foreground, as a service manager does.",
     "health": "Run the health and topology service in the foreground.",
     "ring": "Show which node holds which slots, and what a change would move.",
 }

@@ -14,6 +14,7 @@ from rich.table import Table
 from fastcache.cli.common import directory_option
 from fastcache.embedded import cluster
 from fastcache.embedded.cluster import Report
+from fastcache.embedded.plan import STAGES
 from fastcache.errors import DEGRADED, OK, UsageError
 from fastcache.model import Health
 
@@ -61,26 +62,44 @@ def keep_showing(directory: Path, reports: tuple[Report, ...]) -> tuple[Report, 
 def document(reports: tuple[Report, ...]) -> dict[str, object]:
     """The status as JSON; names of fields as the health service gives them."""
     well = [report for report in reports if report.health is Health.HEALTHY]
+    of_kind = {kind: [report for report in reports if report.kind == kind] for kind in STAGES}
     return {
         "status": "ok" if len(well) == len(reports) else "degraded",
-        "nodes": [
-            {
-                "nodeId": report.name,
-                "nodeType": report.kind,
-                "host": report.endpoint.host,
-                "port": report.endpoint.port,
-                "pid": report.pid,
-                "status": report.health.value,
-                "errorMessage": report.reason or None,
-                "uptimeSeconds": report.uptime_seconds,
-                "keys": keys(report),
-                "usedMemory": number(report, "used_memory"),
-                "maxMemory": number(report, "maxmemory"),
-                "connectedClients": number(report, "connected_clients"),
-                "opsPerSecond": number(report, "instantaneous_ops_per_sec"),
-            }
-            for report in reports
-        ],
+        "nodes": [process(report) | holdings(report) for report in of_kind["node"]],
+        "proxies": [process(report) | traffic(report) for report in of_kind["proxy"]],
+        "services": [process(report) for report in (*of_kind["health"], *of_kind["balancer"])],
+    }
+
+
+def process(report: Report) -> dict[str, object]:
+    """What is told of every process."""
+    return {
+        "nodeId": report.name,
+        "nodeType": report.kind,
+        "host": report.endpoint.host,
+        "port": report.endpoint.port,
+        "pid": report.pid,
+        "status": report.health.value,
+        "errorMessage": report.reason or None,
+        "uptimeSeconds": report.uptime_seconds,
+    }
+
+
+def holdings(report: Report) -> dict[str, object]:
+    """What a node holds, besides."""
+    return {
+        "keys": keys(report),
+        "usedMemory": number(report, "used_memory"),
+        "maxMemory": number(report, "maxmemory"),
+        **traffic(report),
+    }
+
+
+def traffic(report: Report) -> dict[str, object]:
+    """What clients do."""
+    return {
+        "connectedClients": number(report, "connected_clients"),
+        "opsPerSecond": number(report, "instantaneous_ops_per_sec"),
     }
 
 
@@ -98,8 +117,8 @@ def table(reports: tuple[Report, ...]) -> Table:
             f"[{COLOURS[report.health]}]{report.health.value}[/]",
             str(report.pid),
             duration(report.uptime_seconds),
-            counted(keys(report)),
-            size(number(report, "used_memory")),
+            counted(keys(report) if report.kind == "node" else None),
+            size(number(report, "used_memory") if report.kind == "node" else None),
             counted(number(report, "connected_clients")),
             counted(number(report, "instantaneous_ops_per_sec")),
         )

@@ -3,6 +3,7 @@
 Enough for readiness and status, and cheap for fifty servers at once. Real clients use a real library.
 """
 
+import http.client
 import socket
 import time
 
@@ -28,6 +29,18 @@ def info(endpoint: Endpoint, timeout: float) -> dict[str, str]:
         raise ConnectionError(reply.decode("utf-8", "replace").strip() or "no answer")
     lines = reply.decode("utf-8", "replace").splitlines()[1:]
     return dict(line.split(":", 1) for line in lines if ":" in line and not line.startswith("#"))
+
+
+def serves(endpoint: Endpoint, path: str, timeout: float) -> bool:
+    """Whether an HTTP server answers a GET with success."""
+    connection = http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=timeout)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == http.client.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
 
 
 def ask(endpoint: Endpoint, command: str, timeout: float) -> bytes:

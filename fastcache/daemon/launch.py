@@ -1,6 +1,7 @@
 """How a lean process is started: which command, and how its settings reach it unseen.
 
-Two callers: `fastcache node` replaces itself by the lean process, the embedded cluster starts many.
+Two kinds of callers: `fastcache node` and `fastcache proxy` replace themselves by the lean process, the
+embedded cluster starts many.
 """
 
 import os
@@ -11,14 +12,15 @@ from typing import NoReturn
 
 from fastcache import _core
 
-LEAN = Path(__file__).with_name("lean.py")
+NODE = Path(__file__).with_name("lean.py")
+PROXY = Path(__file__).with_name("proxy.py")
 
 
-def command(name: str, settings_descriptor: int) -> list[str]:
+def command(name: str, settings_descriptor: int, program: Path = NODE) -> list[str]:
     """The arguments of a lean process. `name` is what `ps` shows, such as node-7001."""
     # -I: nothing from the environment or the current directory. -S: no site-packages, hence no `site`.
     # -X: less memory for line tables nobody will read.
-    return [sys.executable, "-I", "-S", "-X", "no_debug_ranges", str(LEAN), name, str(settings_descriptor)]
+    return [sys.executable, "-I", "-S", "-X", "no_debug_ranges", str(program), name, str(settings_descriptor)]
 
 
 def sealed_settings(settings: Iterable[tuple[str, str]]) -> int:
@@ -30,10 +32,10 @@ def sealed_settings(settings: Iterable[tuple[str, str]]) -> int:
     return descriptor
 
 
-def become(name: str, settings: Iterable[tuple[str, str]]) -> NoReturn:
+def become(name: str, settings: Iterable[tuple[str, str]], program: Path = NODE) -> NoReturn:
     """Replace this process by the lean one; process id, environment and open sockets stay."""
     _core.start_small()
-    arguments = command(name, sealed_settings(settings))
+    arguments = command(name, sealed_settings(settings), program)
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(arguments[0], arguments)

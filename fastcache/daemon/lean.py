@@ -110,7 +110,7 @@ class Signals:
         self.stop = number
 
 
-def serve(node: _core.Node, signals: Signals, log: Log) -> int:
+def serve(node: _core.Node | _core.Proxy, signals: Signals, log: Log) -> int:
     """Stay until the core has ended, feeding the watchdog only while the core's heartbeat rises."""
     interval = watchdog_interval()
     tick = min(interval, TICK_SECONDS) if interval else TICK_SECONDS
@@ -137,7 +137,7 @@ def serve(node: _core.Node, signals: Signals, log: Log) -> int:
 
 
 def status_line(stats: dict[str, int | float]) -> str:
-    shown = ("connections", "entries", "memory_bytes")
+    shown = ("connections", "clients", "entries", "memory_bytes", "epoch")
     return "STATUS=serving: " + ", ".join(f"{name} {stats[name]}" for name in shown if name in stats)
 
 

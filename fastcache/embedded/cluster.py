@@ -10,7 +10,7 @@ from pathlib import Path
 from fastcache.client import probe
 from fastcache.config import judged
 from fastcache.embedded import ports, process, record
-from fastcache.embedded.plan import STAGES, ProcessSpec, Wish, cluster, counted, differs
+from fastcache.embedded.plan import STAGES, ProcessSpec, Wish, cluster, counted, differs, told
 from fastcache.embedded.record import Running
 from fastcache.embedded.start import start
 from fastcache.errors import FastCacheError
@@ -64,7 +64,7 @@ def up(wish: Wish, directory: Path, progress: Progress) -> Raised:
             specs = cluster(wish, directory)
         alive = {entry.spec.name for entry in running}
         missing = tuple(spec for spec in specs if spec.name not in alive)
-        ports.require_free(spec.endpoint for spec in missing)
+        ports.require_free(endpoint for spec in missing for endpoint in spec.endpoints)
         launch_all(specs, missing, running, directory, progress)
         return Raised(specs, missing, time.monotonic() - begun)
 
@@ -84,7 +84,7 @@ def launch_all(
         for stage in STAGES:
             batch = [spec for spec in missing if spec.kind == stage]
             for spec in batch:
-                children[spec.name] = child = start(spec)
+                children[spec.name] = child = start(spec, specs)
                 if identity := process.identify(child.pid):
                     entries[spec.name] = Running(spec, identity)
             # Before anything can go wrong with waiting: what runs must be known to `down`.
@@ -113,7 +113,7 @@ def await_answers(
     while waiting:
         silent = []
         for spec in waiting:
-            if probe.answers(spec.endpoint, PROBE_SECONDS):
+            if answers(spec):
                 continue
             if (code := children[spec.name].poll()) is not None:
                 raise FastCacheError(
@@ -127,6 +127,13 @@ def await_answers(
             raise FastCacheError(f"{names}: no answer after {START_SECONDS:.0f} s", last_words(waiting[0]))
         if waiting:
             time.sleep(PAUSE_SECONDS)
+
+
+def answers(spec: ProcessSpec) -> bool:
+    """Whether a process does what it is there for."""
+    if spec.kind == "health":
+        return probe.serves(spec.endpoint, "/readiness", PROBE_SECONDS)
+    return probe.answers(spec.endpoint, PROBE_SECONDS)
 
 
 def last_words(spec: ProcessSpec) -> str:
@@ -173,8 +180,13 @@ def examine(entry: Running) -> Report:
     else:
         age = int(process.age_seconds(entry.identity))
         try:
-            fields = probe.info(spec.endpoint, PROBE_SECONDS)
-            health = Health.HEALTHY
+            if spec.kind in {"node", "proxy"}:
+                fields = probe.info(spec.endpoint, PROBE_SECONDS)
+                health = Health.HEALTHY
+            elif answers(spec):
+                health = Health.HEALTHY
+            else:
+                reason = "does not serve"
         except TimeoutError:
             reason = f"no answer within {PROBE_SECONDS:.0f} s"
         except OSError as error:
@@ -186,8 +198,8 @@ def examine(entry: Running) -> Report:
 
 
 def summary(reports: tuple[Report, ...]) -> str:
-    """`3 nodes`, or `2 of 3 nodes answer`."""
-    well = sum(report.health is Health.HEALTHY for report in reports)
-    if well == len(reports):
-        return f"{counted(well, 'node')}, all answer"
-    return f"{well} of {counted(len(reports), 'node')} answer"
+    """`3 nodes, the health service and 2 proxies, all answer`, or `2 of 6 processes do not answer`."""
+    ill = sum(report.health is not Health.HEALTHY for report in reports)
+    if not ill:
+        return f"{told(reports)}: all answer"
+    return f"{ill} of {counted(len(reports), 'process')} {'does' if ill == 1 else 'do'} not answer"

@@ -22,7 +22,7 @@ def require_free(endpoints: Iterable[Endpoint]) -> None:
     holder = holder_of(first.port)
     raise FastCacheError(
         f"port {first.port} is taken by {holder or 'another program'}{others}",
-        "stop it, or choose other ports with --node-port",
+        "stop it, or choose other ports with --node-port, --proxy-port, --health-port, --port, --stats-port",
     )
 
 
@@ -71,7 +71,7 @@ def program(process: Path) -> str:
     try:
         words = (process / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
         for before, word in itertools.pairwise(words):
-            if before.endswith("fastcache/daemon/lean.py"):
+            if before.endswith(("fastcache/daemon/lean.py", "fastcache/daemon/proxy.py")):
                 return f"FastCache's {word}"
         return (process / "comm").read_text().strip()
     except OSError:

@@ -1,44 +1,97 @@
 """How each kind of process is started. A new kind is a function here and a stage in plan.py."""
 
 import os
+import shutil
 import subprocess
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from fastcache import _core, config
 from fastcache.daemon import launch
+from fastcache.embedded import balancer
 from fastcache.embedded.plan import ProcessSpec
+from fastcache.errors import FastCacheError
+from fastcache.proxy import settings as proxy_settings
 
 # The log of the life before the last start is kept beside the present one.
 LOG_OF_BEFORE = ".before"
+HEADER = "# Written by 'fastcache up'; changes made here are lost."
+
+Specs = tuple[ProcessSpec, ...]
 
 
-def start(spec: ProcessSpec) -> subprocess.Popen[bytes]:
-    """Start the process and return at once; whether it answers is for the caller to see."""
+def start(spec: ProcessSpec, specs: Specs) -> subprocess.Popen[bytes]:
+    """Start the process, one of `specs`, and return at once; whether it answers is for the caller to see."""
     spec.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if spec.log.exists():
         spec.log.replace(spec.log.with_name(spec.log.name + LOG_OF_BEFORE))
-    return KINDS[spec.kind](spec)
+    return KINDS[spec.kind](spec, specs)
 
 
-def start_node(spec: ProcessSpec) -> subprocess.Popen[bytes]:
+def start_node(spec: ProcessSpec, _specs: Specs) -> subprocess.Popen[bytes]:
     """A lean process, directly: fifty of them are to answer within seconds."""
-    write_configuration(spec)
+    write_configuration(spec, toml(spec.settings))
+    return lean(spec, spec.settings, launch.NODE)
+
+
+def start_proxy(spec: ProcessSpec, _specs: Specs) -> subprocess.Popen[bytes]:
+    """A lean process as well."""
+    write_configuration(spec, toml(spec.settings))
+    judged = proxy_settings.judged(dict(spec.settings), spec.name, {})
+    return lean(spec, judged.for_the_process(), launch.PROXY)
+
+
+def start_health(spec: ProcessSpec, specs: Specs) -> subprocess.Popen[bytes]:
+    """The service with all nodes and proxies listed: nobody needs to register."""
+    # With all members listed there is nobody to wait for before slots are placed.
+    texts = tuple(pair for pair in spec.settings if pair[0] != "port")
+    lines = [f"port = {spec.endpoint.port}", *toml(texts), "settle = 0"]
+    for table, kind in (("nodes", "node"), ("proxies", "proxy")):
+        for member in (one for one in specs if one.kind == kind):
+            lines += [f"[[{table}]]", f"id = {config.toml_text(member.name)}"]
+            lines += [f"host = {config.toml_text(member.endpoint.host)}", f"port = {member.endpoint.port}"]
+            lines += [f"unix-socket = {config.toml_text(member.unix)}"]
+    write_configuration(spec, lines)
+    program = "from fastcache.cli import main; main()"
+    arguments = [sys.executable, "-c", program, "health", "--config", str(spec.configuration)]
+    return detached(arguments, spec.log, spec.directory)
+
+
+def start_balancer(spec: ProcessSpec, specs: Specs) -> subprocess.Popen[bytes]:
+    """HAProxy in the foreground of its own session, after it has judged its configuration itself."""
+    program = shutil.which("haproxy")
+    if program is None:
+        raise FastCacheError("haproxy is not installed any more", "install it, or run 'fastcache down' first")
+    spec.configuration.write_text(balancer.configuration(spec, specs))
+    judged = subprocess.run(
+        [program, "-c", "-f", str(spec.configuration)], capture_output=True, text=True, check=False
+    )
+    if judged.returncode:
+        raise FastCacheError(f"haproxy refuses {spec.configuration}", judged.stderr.strip())
+    return detached([program, "-db", "-f", str(spec.configuration)], spec.log, spec.directory)
+
+
+def write_configuration(spec: ProcessSpec, lines: Iterable[str]) -> None:
+    """The file with which `fastcache node|proxy|health --config` would start the same process."""
+    spec.configuration.touch(mode=0o600)
+    spec.configuration.write_text("\n".join([HEADER, *lines]) + "\n")
+
+
+def toml(settings: config.Settings) -> list[str]:
+    """Settings as lines of TOML."""
+    return [f"{name} = {config.toml_text(value)}" for name, value in settings]
+
+
+def lean(spec: ProcessSpec, settings: config.Settings, program: Path) -> subprocess.Popen[bytes]:
+    """A lean process with its settings in memory."""
     _core.start_small()
-    descriptor = launch.sealed_settings(spec.settings)
+    descriptor = launch.sealed_settings(settings)
     try:
-        return detached(
-            launch.command(spec.name, descriptor), spec.log, spec.directory, inherited=(descriptor,)
-        )
+        arguments = launch.command(spec.name, descriptor, program)
+        return detached(arguments, spec.log, spec.directory, inherited=(descriptor,))
     finally:
         os.close(descriptor)
-
-
-def write_configuration(spec: ProcessSpec) -> None:
-    """The file with which `fastcache node --config` would start the same node."""
-    lines = [f"{name} = {config.toml_text(value)}" for name, value in spec.settings]
-    header = "# Written by 'fastcache up'; changes made here are lost."
-    spec.configuration.write_text("\n".join([header, *lines]) + "\n")
 
 
 def detached(
@@ -57,4 +110,9 @@ def detached(
         )
 
 
-KINDS: dict[str, Callable[[ProcessSpec], subprocess.Popen[bytes]]] = {"node": start_node}
+KINDS: dict[str, Callable[[ProcessSpec, Specs], subprocess.Popen[bytes]]] = {
+    "node": start_node,
+    "health": start_health,
+    "proxy": start_proxy,
+    "balancer": start_balancer,
+}

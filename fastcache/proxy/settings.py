@@ -1,0 +1,190 @@
+"""What an operator can set of a proxy: the settings of the core that concern clients, and a few of its own.
+
+The file is TOML like a node's. What the lean process cannot do cheaply is done here: JSON, the placement of
+static nodes, the parts of a URL.
+"""
+
+import json
+import urllib.parse
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fastcache import _core, config
+from fastcache.config import Settings
+from fastcache.errors import ConfigurationError
+
+# Settings of the core that mean something where no keys are kept.
+OF_THE_CORE = (
+    "port",
+    "bind",
+    "unixsocket",
+    "unixsocketperm",
+    "node-id",
+    "requirepass",
+    "maxclients",
+    "timeout",
+    "tcp-keepalive",
+    "tcp-backlog",
+    "proto-max-bulk-len",
+    "client-query-buffer-limit",
+    "client-output-buffer-limit",
+    "maxmemory-clients",
+    "databases",
+    "slowlog-log-slower-than",
+    "slowlog-max-len",
+    "protected-mode",
+    "shutdown-timeout",
+    "loglevel",
+    "log-format",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """A setting that only proxies have."""
+
+    name: str
+    default: str | tuple[str, ...]
+    help: str
+    secret: bool = False
+
+
+OWN = (
+    Own("health", (), "URLs of the health services; the topology is followed there."),
+    Own(
+        "topology-file",
+        "",
+        "Where the last known topology is kept; a proxy that starts without a health service routes by it.",
+    ),
+    Own(
+        "nodes",
+        (),
+        "Nodes as NAME=HOST:PORT, for a cluster without a health service. Every proxy needs the same list.",
+    ),
+    Own("advertise", "", "Host under which others reach this proxy; when set, it registers itself."),
+    Own("here", (), "More names of this host: nodes there are reached through their Unix sockets."),
+    Own("admin-key", "", "Key that the health service asks of those that register.", secret=True),
+)
+KNOWN = (*OF_THE_CORE, *(own.name for own in OWN))
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyConfiguration:
+    """What one file says, judged."""
+
+    core: Settings
+    own: Mapping[str, tuple[str, ...]]
+
+    @property
+    def name(self) -> str:
+        """What the process list and the log call this proxy."""
+        return f"proxy-{dict(self.core).get('port', '6379')}"
+
+    def for_the_process(self) -> Settings:
+        """All that the lean process gets; its own settings are told from the core's by a prefix."""
+        chosen = dict(self.core)
+        identity = chosen.get("node-id") or self.name
+        told = {
+            "health": " ".join(host_and_port(url) for url in self.own["health"]),
+            "topology-file": "".join(self.own["topology-file"]),
+            "topology": static_topology(self.own["nodes"]).decode() if self.own["nodes"] else "",
+            "here": " ".join(names_of_this_host(chosen, self.own)),
+            "admin-key": "".join(self.own["admin-key"]),
+            "registration": self.registration(identity, chosen),
+        }
+        return (*self.core, *((f"proxy.{name}", value) for name, value in told.items()))
+
+    def registration(self, identity: str, chosen: Mapping[str, str]) -> str:
+        """The body of a registration; empty when there is to be none."""
+        host = "".join(self.own["advertise"])
+        if not host:
+            return ""
+        port, unix = int(chosen.get("port", "6379")), chosen.get("unixsocket", "")
+        return json.dumps({"id": identity, "host": host, "port": port, "unix": unix})
+
+
+def load(path: Path) -> ProxyConfiguration:
+    """Read and judge the file at `path`."""
+    return judged(config.read(path), str(path), config.credentials())
+
+
+def judged(table: Mapping[str, object], origin: str, credentials: Mapping[str, str]) -> ProxyConfiguration:
+    """Turn a TOML table into settings, or say what is wrong with it."""
+    for key in table:
+        if key not in KNOWN:
+            raise ConfigurationError(
+                f"{origin}: a proxy has no setting '{key}'",
+                config.nearest(key, KNOWN, "fastcache proxy --print-config"),
+            )
+    core = config.judged({k: v for k, v in table.items() if k in OF_THE_CORE}, origin, credentials)
+    own = {one.name: words(one, table.get(one.name, one.default), origin) for one in OWN}
+    for url in own["health"]:
+        try:
+            host_and_port(url)
+        except ValueError as error:
+            raise ConfigurationError(f"{origin}: health: {url}: {error}") from None
+    try:
+        if own["nodes"]:
+            _core.Topology(static_topology(own["nodes"]))
+    except ValueError as error:
+        raise ConfigurationError(f"{origin}: nodes: {error}") from None
+    if not own["health"] and not own["nodes"] and not own["topology-file"]:
+        raise ConfigurationError(
+            f"{origin}: the proxy would know no nodes",
+            'give health = ["http://HOST:8080"] or nodes = ["n1=HOST:7001", ...]',
+        )
+    return ProxyConfiguration(core, own)
+
+
+def words(setting: Own, value: object, origin: str) -> tuple[str, ...]:
+    """The value of a setting of our own as a tuple; one of text has one part, or none when empty."""
+    text = config.as_text(setting.name, value if not isinstance(value, tuple) else list(value), origin)
+    if "\0" in text:
+        raise ConfigurationError(f"{origin}: {setting.name}: holds a NUL character")
+    if isinstance(setting.default, str):
+        return (text,) if text else ()
+    return tuple(text.split())
+
+
+def host_and_port(url: str) -> str:
+    """`http://host:8080` as `host:8080`."""
+    parts = urllib.parse.urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname or parts.path not in {"", "/"} or parts.query:
+        raise ValueError("must be http://HOST:PORT")
+    return f"{parts.hostname}:{parts.port or 80}"
+
+
+def static_topology(nodes: tuple[str, ...]) -> bytes:
+    """The topology of a list of nodes: everybody who has the same list finds the same owners."""
+    members = []
+    for text in nodes:
+        name, equals, place = text.rpartition("=")
+        host, colon, port = place.rpartition(":")
+        if not colon or not host or not port.isdecimal():
+            raise ValueError(f"'{text}' must be NAME=HOST:PORT")
+        members.append({"id": name if equals else place, "host": host.strip("[]"), "port": int(port)})
+    slots = json.loads(_core.place(json.dumps(members).encode()))["slots"]
+    return json.dumps({"epoch": 0, "nodes": members, "slots": slots}).encode()
+
+
+def names_of_this_host(core: Mapping[str, str], own: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """Hosts whose Unix sockets are ours to use: where we listen, and what we are told."""
+    bound = [address.lstrip("-") for address in core.get("bind", "").split()]
+    return sorted({*bound, *own["advertise"], *own["here"], "127.0.0.1", "::1", "localhost"})
+
+
+def rendered(configuration: ProxyConfiguration | None) -> str:
+    """All settings as TOML, each with what it is for; secrets stay unsaid."""
+    blocks = []
+    for one in OWN:
+        value = configuration.own[one.name] if configuration else ()
+        if one.secret:
+            line = f"# {one.name} is {'set' if value else 'not set'}; its value is not shown"
+        elif isinstance(one.default, str):
+            line = f"{one.name} = {config.toml_text(''.join(value))}"
+        else:
+            line = f"{one.name} = [{', '.join(map(config.toml_text, value))}]"
+        blocks.append(f"# {one.help}\n{line}\n")
+    core = config.rendered(configuration.core if configuration else (), OF_THE_CORE)
+    return "\n".join([*blocks, core])
