@@ -36,8 +36,18 @@ class Embedded:
         )
 
     def up(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """`fastcache up` at the ports of this test."""
-        return self.call("up", "--node-port", str(self.port), *arguments)
+        """`fastcache up --only nodes` at the ports of this test."""
+        return self.call("up", "--only", "nodes", "--node-port", str(self.port), *arguments)
+
+    def whole(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """`fastcache up` of everything, at the ports of this test."""
+        kinds = ("node", "proxy", "health", "stats")
+        ports = [f"--{kind}-port={self.port_of(kind)}" for kind in kinds]
+        return self.call("up", *ports, f"--port={self.port_of('balancer')}", *arguments)
+
+    def port_of(self, kind: str) -> int:
+        """The (first) port of a kind of process."""
+        return self.port + {"node": 0, "proxy": 20, "health": 40, "balancer": 41, "stats": 42}[kind]
 
     def status(self) -> tuple[int, dict[str, Any]]:
         """The exit code of `fastcache status`, and what it says."""
