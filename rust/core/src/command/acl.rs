@@ -65,7 +65,7 @@ fn cat(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
         return Err(Fault::bytes(text));
     };
     let names: Vec<String> = everything()
-        .filter(|(_, row)| row.subcommands.is_empty() && in_category(row, category))
+        .filter(|(_, row)| in_category(row, category))
         .map(|(parent, row)| full_name(parent, row))
         .collect();
     ctx.out.array(names.len());

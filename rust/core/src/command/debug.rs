@@ -144,7 +144,7 @@ fn protocol(out: &mut Reply, kind: &[u8]) -> Done {
             out.push(2);
             out.bulk(b"server-cpu-usage");
             out.integer(42);
-            out.ok();
+            out.bulk(b"Some real reply following the push reply");
         }
         b"push" => return Err(Fault::new("ERR RESP2 is not supported by this command")),
         b"verbatim" => out.verbatim(b"This is a verbatim\nstring"),
@@ -155,7 +155,7 @@ fn protocol(out: &mut Reply, kind: &[u8]) -> Done {
         _ => {
             return Err(Fault::new(
                 "ERR Wrong protocol type name. Please use one of the following: \
-                 string|integer|double|null|array|set|map|attrib|push|verbatim|true|false",
+                 string|integer|double|bignum|null|array|set|map|attrib|push|verbatim|true|false",
             ));
         }
     }

@@ -228,7 +228,7 @@ impl Engine {
                     .as_ref()
                     .is_some_and(|multi| multi.queue.iter().any(|(row, _)| row.is(super::table::flag::WRITE))));
         // CLIENT must go through, or nobody could end the pause.
-        row.group != "connection" && !queueing && (!only_writes || writes)
+        !args.is(0, "CLIENT") && !queueing && (!only_writes || writes)
     }
 
     /// End a pause: who was held back is served again.

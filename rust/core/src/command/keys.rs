@@ -3,7 +3,7 @@
 use super::Ctx;
 use super::fault::{Done, Fault};
 use super::notify::GENERIC;
-use super::table::{Command, LOOK, OVERWRITE_INSERT, READ_DELETE, REMOVE, UPDATE, flag, key, keys};
+use super::table::{Command, LOOK, OVERWRITE_INSERT, READ, READ_DELETE, READ_UPDATE, REMOVE, UPDATE, flag, key, keys};
 use crate::resp::Args;
 use crate::resp::number::parse_i64;
 use crate::store::Kind;
@@ -15,6 +15,10 @@ const KEYSPACE: u32 = flag::KEYSPACE;
 
 const fn row(name: &'static str, run: super::table::Handler, arity: i32, flags: u32) -> Command {
     Command { group: "generic", ..Command::new(name, run, arity, flags | KEYSPACE) }
+}
+
+const fn server_row(name: &'static str, run: super::table::Handler, arity: i32, flags: u32) -> Command {
+    Command { group: "server", ..row(name, run, arity, flags) }
 }
 
 /// The family.
@@ -81,28 +85,28 @@ pub const COMMANDS: &[Command] = &[
     Command {
         summary: "Tells the seconds a key has left.",
         syntax: "key",
-        keys: &[key(1, LOOK)],
+        keys: &[key(1, READ)],
         ..row("ttl", ttl, 2, READ_FAST)
     },
     Command {
         since: "2.6.0",
         summary: "Tells the milliseconds a key has left.",
         syntax: "key",
-        keys: &[key(1, LOOK)],
+        keys: &[key(1, READ)],
         ..row("pttl", pttl, 2, READ_FAST)
     },
     Command {
         since: "7.0.0",
         summary: "Tells when a key expires, as a Unix time in seconds.",
         syntax: "key",
-        keys: &[key(1, LOOK)],
+        keys: &[key(1, READ)],
         ..row("expiretime", expiretime, 2, READ_FAST)
     },
     Command {
         since: "7.0.0",
         summary: "Tells when a key expires, as a Unix time in milliseconds.",
         syntax: "key",
-        keys: &[key(1, LOOK)],
+        keys: &[key(1, READ)],
         ..row("pexpiretime", pexpiretime, 2, READ_FAST)
     },
     Command {
@@ -124,7 +128,7 @@ pub const COMMANDS: &[Command] = &[
         ..row("scan", scan, -2, flag::READONLY)
     },
     Command { summary: "Names some key.", ..row("randomkey", randomkey, 1, flag::READONLY) },
-    Command { summary: "Counts the keys of the database.", ..row("dbsize", dbsize, 1, READ_FAST) },
+    Command { summary: "Counts the keys of the database.", ..server_row("dbsize", dbsize, 1, READ_FAST) },
     Command {
         summary: "Gives a key another name.",
         syntax: "key newkey",
@@ -140,24 +144,24 @@ pub const COMMANDS: &[Command] = &[
     Command {
         summary: "Moves a key to another database.",
         syntax: "key db",
-        keys: &[key(1, super::table::KeyUse(&["RW", "access", "delete"]))],
+        keys: &[key(1, READ_UPDATE)],
         ..row("move", move_key, 3, WRITE_FAST)
     },
     Command {
         summary: "Removes all keys of the database.",
         syntax: "[ASYNC | SYNC]",
-        ..row("flushdb", flushdb, -1, flag::WRITE | flag::DANGEROUS)
+        ..server_row("flushdb", flushdb, -1, flag::WRITE | flag::DANGEROUS)
     },
     Command {
         summary: "Removes all keys of all databases.",
         syntax: "[ASYNC | SYNC]",
-        ..row("flushall", flushall, -1, flag::WRITE | flag::DANGEROUS)
+        ..server_row("flushall", flushall, -1, flag::WRITE | flag::DANGEROUS)
     },
     Command {
         since: "4.0.0",
         summary: "Exchanges two databases.",
         syntax: "index1 index2",
-        ..row("swapdb", swapdb, 3, WRITE_FAST | flag::DANGEROUS)
+        ..server_row("swapdb", swapdb, 3, WRITE_FAST | flag::DANGEROUS)
     },
 ];
 

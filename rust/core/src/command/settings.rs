@@ -80,7 +80,7 @@ settings! {
     dir "dir" Kind::Text, ".", run, "Directory for what the node keeps on disk.";
     node_id "node-id" Kind::Text, "", start, "Name of this node in the cluster; empty for host:port.";
     requirepass "requirepass" Kind::Secret, "", run, "Password that clients must give before anything else; empty for none.";
-    maxclients "maxclients" Kind::Integer(1, 1_000_000), "10000", run, "Most clients at a time.";
+    maxclients "maxclients" Kind::Integer(1, u32::MAX as i64), "10000", run, "Most clients at a time.";
     timeout "timeout" Kind::Integer(0, i32::MAX as i64), "0", run, "Seconds after which an idle client is closed; 0 never.";
     tcp_keepalive "tcp-keepalive" Kind::Integer(0, i32::MAX as i64), "300", run, "Seconds between probes of silent connections; 0 for none.";
     tcp_backlog "tcp-backlog" Kind::Integer(1, 65535), "511", start, "Connections that may wait to be accepted.";
@@ -290,7 +290,7 @@ fn special(name: &str, value: &str, before: &str) -> Result<(String, i64), Strin
     match name {
         "notify-keyspace-events" => {
             let flags =
-                super::notify::parse_classes(value).ok_or("Invalid event class character. Use 'Ag$lszhxeKEtmdn'.")?;
+                super::notify::parse_classes(value).ok_or("Invalid event class character. Use 'Ag$lshzxeKEtmdn'.")?;
             Ok((super::notify::format_classes(flags), i64::from(flags)))
         }
         "client-output-buffer-limit" => output_limits(value, before),

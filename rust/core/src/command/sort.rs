@@ -66,8 +66,8 @@ fn options<'a>(args: &Args<'a>, may_store: bool) -> Result<Options<'a>, Fault> {
             at += 1;
         } else if args.is(at, "BY") && left >= 1 {
             let pattern = args.at(at + 1);
-            options.unsorted = !pattern.contains(&b'*');
-            options.by = (!options.unsorted).then_some(pattern);
+            options.unsorted |= !pattern.contains(&b'*'); // Said once, it holds, whatever other BY follows.
+            options.by = Some(pattern);
             at += 1;
         } else if args.is(at, "GET") && left >= 1 {
             options.gets.push(args.at(at + 1));
@@ -125,7 +125,13 @@ fn load(ctx: &mut Ctx<'_>, name: &[u8], options: &mut Options<'_>) -> Result<Vec
     };
     let store = &ctx.engine.store;
     Ok(match store.object(found) {
-        Some(Object::List(list)) => list.forward(0).map(<[u8]>::to_vec).collect(),
+        Some(Object::List(list)) => {
+            let mut elements: Vec<Vec<u8>> = list.forward(0).map(<[u8]>::to_vec).collect();
+            if options.unsorted && options.descending {
+                elements.reverse();
+            }
+            elements
+        }
         Some(Object::Set(set)) => {
             if options.unsorted && options.store.is_some() {
                 // What is stored must not hang on the order in which a set happens to lie.

@@ -200,7 +200,7 @@ fn attach_tokens(arguments: Vec<Argument>) -> Vec<Argument> {
     let mut attached: Vec<Argument> = Vec::new();
     let mut rest = arguments.into_iter().peekable();
     while let Some(argument) = rest.next() {
-        if argument.kind != Type::Token || argument.token.is_none() {
+        if argument.kind != Type::Token || argument.optional {
             attached.push(argument);
             continue;
         }
@@ -320,6 +320,10 @@ mod tests {
             ("[GET pattern [GET pattern ...]]", "GET=pattern:pattern?*+"),
             ("[WEIGHTS weight [weight ...]]", "WEIGHTS=weight:double?*"),
             ("[AGGREGATE <SUM | MIN>]", "AGGREGATE=aggregate:oneof(SUM=sum:pure-token MIN=min:pure-token)?"),
+            (
+                "[INCR] score member [score member ...]",
+                "INCR=incr:pure-token? score_member:block(score:double member:string)*",
+            ),
             ("<WITHSCORES>", "WITHSCORES=withscores:pure-token"),
             ("STREAMS key [key ...] id [id ...]", "STREAMS=streams:block(key:key* id:string*)"),
         ] {

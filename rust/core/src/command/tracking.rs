@@ -230,7 +230,7 @@ fn message(resp3: bool, asker_speaks_resp3: bool, keys: Option<&[&[u8]]>) -> Rep
             }
         }
         // The null is that of the protocol the tracked client speaks, whoever reads it.
-        None => message.raw(if asker_speaks_resp3 { b"_\r\n" } else { b"*-1\r\n" }),
+        None => message.raw(if asker_speaks_resp3 { b"_\r\n" } else { b"$-1\r\n" }),
     }
     message
 }
