@@ -24,6 +24,9 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 const SHARED_INPUT: usize = 64 * 1024;
+/// Clients read before the first of them is served, and what is read of each.
+const GATHER: usize = 16;
+const PIECE: usize = 16 * 1024;
 /// Replies of one client beyond which they are written before more of its requests are served.
 const FLUSH_AT: usize = 256 * 1024;
 /// Requests of one client that are found before the first of them is served.
@@ -60,6 +63,8 @@ pub(super) struct EventLoop {
     listeners: Vec<Listener>,
     connections: Vec<Option<Connection>>,
     shared_input: Vec<u8>,
+    gathered: Vec<(Token, usize)>, // Clients whose bytes lie in the pieces of `shared_input`, and how many.
+    first_at: Whereabouts,         // Of the first key of the client being served, when it was worked out.
     reply: Reply,
     batch: Vec<Pending>,
     more: Vec<Token>, // Clients whose sockets may hold more than one reading took.
@@ -84,7 +89,9 @@ impl EventLoop {
             inbox,
             listeners,
             connections: Vec::new(),
-            shared_input: vec![0; SHARED_INPUT],
+            shared_input: vec![0; GATHER * PIECE],
+            gathered: Vec::new(),
+            first_at: Whereabouts::default(),
             reply: Reply::default(),
             batch: Vec::new(),
             more: Vec::new(),
@@ -119,9 +126,12 @@ impl EventLoop {
                         self.writable(token);
                     }
                     if ready.read {
-                        self.readable(token, ready.ended);
+                        self.gather(token, ready.ended, count);
                     }
-                } else if ready.key == WAKER {
+                    continue;
+                }
+                self.serve_gathered(); // A token names another client once one was closed and one accepted.
+                if ready.key == WAKER {
                     self.waker.clear();
                     while let Ok(errand) = self.inbox.try_recv() {
                         errand(&mut self.engine);
@@ -130,6 +140,7 @@ impl EventLoop {
                     self.accept(ready.key as usize);
                 }
             }
+            self.serve_gathered();
             for _ in 0..self.more.len() {
                 // One reading each: whoever sends without end does not keep the others waiting.
                 let token = self.more.remove(0);
@@ -186,6 +197,70 @@ impl EventLoop {
         self.connections[place] = Some(connection);
     }
 
+    /// Read what a client sent, to be served with what others sent: a client that waits for each reply
+    /// sends one request at a time, and only the keys of several clients can be fetched together.
+    fn gather(&mut self, token: Token, ended: bool, ready: usize) {
+        let Some(connection) = self.connections.get_mut(token as usize).and_then(Option::as_mut) else {
+            return;
+        };
+        if ready == 1 || !connection.input.is_empty() || connection.interest == Interest::Write {
+            return self.readable(token, ended);
+        }
+        connection.ended |= ended;
+        self.engine.stats.reads += 1;
+        let from = self.gathered.len() * PIECE;
+        match net::read(&connection.socket, &mut self.shared_input[from..from + PIECE]) {
+            Moved::NotNow => {}
+            Moved::Gone => self.close(token),
+            Moved::Bytes(count) => {
+                self.engine.stats.input_bytes += count as u64;
+                if count == PIECE || connection.ended {
+                    self.more.push(token);
+                }
+                self.gathered.push((token, count));
+                if self.gathered.len() == GATHER {
+                    self.serve_gathered();
+                }
+            }
+        }
+    }
+
+    /// Serve what was gathered, after having had fetched what the first key of each client needs.
+    fn serve_gathered(&mut self) {
+        if self.gathered.is_empty() {
+            return;
+        }
+        let shared = std::mem::take(&mut self.shared_input);
+        let gathered = std::mem::take(&mut self.gathered);
+        let mut ahead = [(0u8, Whereabouts::default()); GATHER];
+        if gathered.len() > 1 {
+            let store = &self.engine.store;
+            for (index, (&(token, count), place)) in gathered.iter().zip(&mut ahead).enumerate() {
+                let piece = &shared[index * PIECE..index * PIECE + count];
+                if let (Some(client), Some(key)) = (self.engine.clients.get(token), first_key(piece)) {
+                    *place = (client.database, store.approach(client.database, key));
+                }
+            }
+            ahead[..gathered.len()].iter().for_each(|(database, at)| store.approach_group(*database, at));
+            ahead[..gathered.len()].iter().for_each(|(database, at)| store.approach_entry(*database, at));
+        }
+        for (index, &(token, count)) in gathered.iter().enumerate() {
+            self.first_at = ahead[index].1;
+            let piece = &shared[index * PIECE..index * PIECE + count];
+            let used = self.serve(token, piece);
+            if used < count
+                && let Some(connection) = self.connections[token as usize].as_mut()
+            {
+                connection.input.extend_from_slice(&piece[used..]);
+            }
+            self.after_serving(token);
+        }
+        self.first_at = Whereabouts::default();
+        self.shared_input = shared;
+        self.gathered = gathered;
+        self.gathered.clear();
+    }
+
     fn readable(&mut self, token: Token, ended: bool) {
         let Some(connection) = self.connections.get_mut(token as usize).and_then(Option::as_mut) else {
             return;
@@ -197,7 +272,7 @@ impl EventLoop {
         self.engine.stats.reads += 1;
         let mut asked = SHARED_INPUT;
         let moved = if connection.input.is_empty() {
-            net::read(&connection.socket, &mut self.shared_input)
+            net::read(&connection.socket, &mut self.shared_input[..SHARED_INPUT])
         } else {
             // Memory follows what has arrived, up to twice as much; never what a header announces.
             let missing = connection.parser.missing_bytes(connection.input.len());
@@ -364,6 +439,10 @@ impl EventLoop {
     /// Fetch into the cache what the keys of a batch will need, one step for all before the next.
     #[inline]
     fn look_ahead(&mut self, database: u8, parser: &RequestParser, input: &[u8]) {
+        if let [only] = &mut self.batch[..] {
+            only.at = self.first_at;
+        }
+        self.first_at = Whereabouts::default();
         if self.batch.len() < 2 {
             return;
         }
@@ -540,6 +619,33 @@ fn break_off(client: &mut Client, reply: &mut Reply, text: &str) {
     client.closing = true;
 }
 
+/// The first argument of the first request, if the bytes begin as nearly all do.
+#[inline]
+fn first_key(bytes: &[u8]) -> Option<&[u8]> {
+    let (_, at) = short_number(bytes, 0, b'*')?;
+    let (name, at) = short_number(bytes, at, b'$')?;
+    let (key, at) = short_number(bytes, at + name + 2, b'$')?;
+    bytes.get(at..at + key)
+}
+
+/// A header of at most three digits: its number, and where the next line begins.
+#[inline]
+fn short_number(bytes: &[u8], at: usize, kind: u8) -> Option<(usize, usize)> {
+    let [first, rest @ ..] = bytes.get(at..)? else { return None };
+    if *first != kind {
+        return None;
+    }
+    let mut number = 0;
+    for (index, &byte) in rest.iter().take(4).enumerate() {
+        match byte {
+            b'0'..=b'9' => number = number * 10 + usize::from(byte - b'0'),
+            b'\r' => return Some((number, at + index + 3)),
+            _ => return None,
+        }
+    }
+    None
+}
+
 /// Whether a client's next request may be served.
 #[inline]
 fn going(client: &Client) -> bool {
@@ -562,4 +668,25 @@ fn asks_for_member(args: &Args<'_>) -> bool {
             [b's' | b'S', second, ..] => second | 0x20 != b'e',
             _ => false,
         }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::first_key;
+
+    #[test]
+    fn the_first_key_is_seen_where_the_bytes_begin_as_usual() {
+        assert_eq!(first_key(b"*2\r\n$3\r\nGET\r\n$3\r\nfoo\r\n"), Some(&b"foo"[..]));
+        assert_eq!(first_key(b"*2\r\n$3\r\nGET\r\n$300\r\nfoo"), None);
+        for odd in [
+            &b"PING\r\n"[..],
+            b"*1\r\n$4\r\nPING\r\n",
+            b"*2\r\n$3",
+            b"*99999\r\n$1\r\n",
+            b"",
+            b"*2\r\n$3\r\nGET\r\n$3\r\nfo",
+        ] {
+            assert_eq!(first_key(odd), None);
+        }
+    }
 }
