@@ -32,7 +32,8 @@ def start(spec: ProcessSpec, specs: Specs) -> subprocess.Popen[bytes]:
 def start_node(spec: ProcessSpec, _specs: Specs) -> subprocess.Popen[bytes]:
     """A lean process, directly: fifty of them are to answer within seconds."""
     write_configuration(spec, toml(spec.settings))
-    return lean(spec, spec.settings, launch.NODE)
+    # CONFIG REWRITE writes the file.
+    return lean(spec, (*spec.settings, ("config-file", str(spec.configuration))), launch.NODE)
 
 
 def start_proxy(spec: ProcessSpec, _specs: Specs) -> subprocess.Popen[bytes]:

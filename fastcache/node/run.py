@@ -14,7 +14,8 @@ from fastcache.daemon import launch
 def serve(path: Path) -> NoReturn:
     """Judge the file at `path` and become the node it describes."""
     node = config.load_node(path)
-    launch.become(name(node), node.settings)
+    # CONFIG REWRITE writes the file it came from.
+    launch.become(name(node), (*node.settings, ("config-file", str(path.absolute()))))
 
 
 def name(node: config.NodeConfiguration) -> str:

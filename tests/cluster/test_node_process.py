@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fastcache import config
 from fastcache.client import probe
 from fastcache.model import Endpoint
 from tests.cluster.embedded import PROGRAM, free_ports
@@ -167,3 +168,13 @@ def test_a_client_that_waits_at_the_stop_is_answered_first(service: Service) -> 
             received += piece
     assert received == b"+PONG\r\n" * 100
     assert node.wait(30) == 0
+
+
+def test_config_rewrite_writes_the_file_the_node_was_started_with(service: Service) -> None:
+    service.start(maxmemory="1mb")
+    service.heard("READY=1")
+    assert probe.ask(service.endpoint, "CONFIG SET maxmemory 2mb", timeout=10) == b"+OK\r\n"
+    assert probe.ask(service.endpoint, "CONFIG REWRITE", timeout=10) == b"+OK\r\n"
+    settings = dict(config.load_node(service.directory / "node.toml").settings)
+    assert settings["maxmemory"] == str(2 << 20)
+    assert settings["port"] == str(service.endpoint.port)
