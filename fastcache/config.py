@@ -54,7 +54,9 @@ def node_settings() -> list[Setting]:
 
 def load_node(path: Path) -> NodeConfiguration:
     """Read and judge the configuration of a node."""
-    return NodeConfiguration(path, judged(read(path), origin=str(path), credentials=credentials()))
+    return NodeConfiguration(
+        path, judged(read(path), origin=str(path), credentials=credentials(node_secrets()))
+    )
 
 
 def judged(table: Mapping[str, object], origin: str, credentials: Mapping[str, str]) -> Settings:
@@ -117,16 +119,21 @@ def read(path: Path) -> dict[str, object]:
         raise ConfigurationError(f"{path}: is not TOML: {error}") from None
 
 
-def credentials() -> dict[str, str]:
-    """Secrets that the service manager hands over as files (systemd's LoadCredential), by setting."""
+def node_secrets() -> list[str]:
+    """The settings of a node that are passwords."""
+    return [setting.name for setting in node_settings() if setting.secret]
+
+
+def credentials(names: Iterable[str]) -> dict[str, str]:
+    """Those of the named secrets that the service manager hands over as files (systemd's LoadCredential)."""
     directory = os.environ.get("CREDENTIALS_DIRECTORY")
     if not directory:
         return {}
     found = {}
-    for setting in node_settings():
-        file = Path(directory, setting.name)
-        if setting.secret and file.is_file():
-            found[setting.name] = file.read_text().rstrip("\n")
+    for name in names:
+        file = Path(directory, name)
+        if file.is_file():
+            found[name] = file.read_text().rstrip("\n")
     return found
 
 

@@ -124,7 +124,7 @@ class Settings(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_field
 
 def load(path: Path) -> Settings:
     """Read and judge the file at `path`."""
-    return judged(config.read(path), str(path), config.credentials())
+    return judged(config.read(path), str(path), config.credentials(SECRETS))
 
 
 def judged(table: dict[str, object], origin: str, credentials: typing.Mapping[str, str]) -> Settings:
