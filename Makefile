@@ -60,6 +60,8 @@ clean: down ## Remove what was built; a running cluster is stopped first
 	@rm -rf .venv target dist fastcache/_core*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+include make/*.mk
+
 # --- preparation ------------------------------------------------------------------------------------
 
 .PHONY: rust-toolchain system-up system-test dev-tools

@@ -1,0 +1,35 @@
+# Deployment to hosts: the lab on this machine, and the bundle that hosts of your own are installed from.
+
+TERRAFORM ?= $(shell command -v terraform || command -v tofu)
+LAB := terraform/environments/lab
+HOSTS ?= 3
+SUITE ?= bookworm
+#: Debian packages that hosts without a network get from the bundle.
+PACKAGES := haproxy
+#: --debug packs the debug build: quicker to build, slower to run.
+BUNDLE ?=
+
+.PHONY: fleet fleet-down fleet-verify bundle lint-fleet
+
+bundle: dev-tools | rust-toolchain ## Pack all that hosts need for an installation without a network (dist/bundle)
+	@$(PYTHON) make/bundle.py --suite $(SUITE) $(PACKAGES:%=--package %) $(BUNDLE)
+
+fleet: bundle ## Make lab hosts on this machine and deploy a cluster to them (HOSTS=3 SUITE=bookworm; needs root)
+	@[ -n "$(TERRAFORM)" ] || { echo "Terraform or OpenTofu is needed, and neither is on the PATH."; exit 1; }
+	@unset TF_CLI_CONFIG_FILE; $(TERRAFORM) -chdir=$(LAB) init -input=false > .venv/terraform.log || { cat .venv/terraform.log; exit 1; }
+	@unset TF_CLI_CONFIG_FILE; $(TERRAFORM) -chdir=$(LAB) apply -input=false -auto-approve -compact-warnings \
+		-var host_count=$(HOSTS) -var suite=$(SUITE)
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" ansible-playbook site.yml
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" ansible-playbook playbooks/how_to_talk.yml > .venv/how_to_talk.log || { cat .venv/how_to_talk.log; exit 1; }
+	@cat dist/how_to_talk.txt
+
+fleet-verify: dev-tools ## Write and read back through every node, proxy and balancer of the lab
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" ansible-playbook playbooks/verify.yml
+
+fleet-down: ## Take the lab away; nothing stays but the base image
+	@if [ -d $(LAB)/.terraform ]; then unset TF_CLI_CONFIG_FILE; $(TERRAFORM) -chdir=$(LAB) destroy -input=false -auto-approve; fi
+
+lint-fleet: dev-tools ## Judge playbooks, roles and Terraform
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" ansible-lint
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" yamllint .
+	@[ -z "$(TERRAFORM)" ] || $(TERRAFORM) fmt -check -recursive terraform
