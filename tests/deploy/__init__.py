@@ -1,0 +1,1 @@
+"""Tests of the deployment that need no hosts: templates, inventories, roles, Terraform."""

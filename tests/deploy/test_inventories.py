@@ -1,0 +1,93 @@
+"""Inventories: from Terraform's outputs to hosts, from hosts to the services of the cluster."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from .conftest import PROJECT, run
+
+
+def load(path: str) -> ModuleType:
+    """A Python file of the project that belongs to no package."""
+    specification = importlib.util.spec_from_file_location(Path(path).stem, PROJECT / path)
+    assert specification
+    assert specification.loader
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+terraform_hosts = load("inventories/terraform_hosts.py")
+fastcache_members = load("roles/fastcache/filter_plugins/fastcache_members.py")
+
+MADE = {
+    "hosts": {
+        "h10": {"address": "198.18.0.20", "number": 10, "rack": "r1"},
+        "h2": {"address": "198.18.0.12", "number": 2, "rack": "r2"},
+    },
+    "access": {
+        "user": "ops",
+        "private_key_file": "/lab/id",
+        "known_hosts_file": "/lab/known_hosts",
+        "control_path_dir": "/lab/cp",
+        "proxy_command": "nsenter --net=/run/netns/lab socat - TCP:%h:%p",
+    },
+}
+
+
+def test_terraform_outputs_become_hosts_in_the_order_of_their_numbers() -> None:
+    inventory = terraform_hosts.inventory(MADE)
+    assert inventory["all"]["hosts"] == ["h2", "h10"]
+    host = inventory["_meta"]["hostvars"]["h2"]
+    assert host["ansible_host"] == "198.18.0.12"
+    assert host["fastcache_rack"] == "r2"
+    assert host["ansible_become"] is True
+    assert "StrictHostKeyChecking=yes" in host["ansible_ssh_common_args"]
+
+
+def test_nothing_applied_yet_means_no_hosts() -> None:
+    assert terraform_hosts.inventory({})["all"]["hosts"] == []
+
+
+def test_services_of_a_host_have_ports_in_a_row() -> None:
+    hostvars = {
+        "a": {"ansible_host": "10.0.0.1", "fastcache_node_count": 2, "fastcache_rack": "left"},
+        "b": {"ansible_host": "10.0.0.2", "fastcache_address": "10.1.0.2", "fastcache_node_first_port": 9000},
+    }
+    nodes = fastcache_members.members(["a", "b"], hostvars, "node", 7001)
+    assert [(node["name"], node["address"]) for node in nodes] == [
+        ("node-a-7001", "10.0.0.1"),
+        ("node-a-7002", "10.0.0.1"),
+        ("node-b-9000", "10.1.0.2"),
+    ]
+    assert nodes[0]["rack"] == "left"
+    assert nodes[2]["rack"] == "b", "a host without a rack fails alone"
+
+
+@pytest.mark.parametrize("environment", ["local", "production"])
+def test_an_inventory_passes_preflight(environment: str) -> None:
+    run("ansible-playbook", "-i", f"inventories/{environment}", "playbooks/preflight.yml")
+
+
+def test_no_hosts_means_advice(tmp_path: Path) -> None:
+    empty = tmp_path / "hosts.yml"
+    empty.write_text("all: {}\n")
+    answer = run("ansible-playbook", "-i", empty, "site.yml", check=False)
+    assert answer.returncode != 0
+    assert "make fleet" in answer.stdout
+
+
+def test_one_address_for_two_hosts_is_found(tmp_path: Path) -> None:
+    inventory = {
+        "all": {"hosts": {name: {"ansible_host": "192.0.2.1"} for name in ("a", "b")}},
+        "nodes": {"hosts": {"a": {}, "b": {}}},
+    }
+    inventory["all"]["children"] = {"nodes": inventory.pop("nodes")}  # type: ignore[assignment]
+    file = tmp_path / "hosts.yml"
+    file.write_text(json.dumps(inventory))
+    answer = run("ansible-playbook", "-i", file, "playbooks/preflight.yml", check=False)
+    assert answer.returncode != 0
+    assert "192.0.2.1" in answer.stdout

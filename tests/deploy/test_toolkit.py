@@ -1,0 +1,88 @@
+"""The toolkit itself: roles are alike, everything parses, the strictest rules are kept."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import yaml
+
+from .conftest import PROGRAMS, PROJECT, run
+
+ROLES = sorted(path for path in (PROJECT / "roles").iterdir() if path.is_dir())
+STEPS = ["preflight", "install", "configure", "run", "verify"]
+#: Roles that are no service: the shared description, and the installer that other roles include.
+HELPERS = {"fastcache", "fastcache_packages"}
+
+
+@pytest.mark.parametrize(
+    "role", [role for role in ROLES if role.name not in HELPERS], ids=lambda role: role.name
+)
+def test_a_role_reads_as_the_life_of_its_service(role: Path) -> None:
+    tasks = yaml.safe_load((role / "tasks" / "main.yml").read_text())
+    assert [task["ansible.builtin.import_tasks"] for task in tasks] == [f"{step}.yml" for step in STEPS]
+    assert (role / "templates").readlink() == Path("../../templates")
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_every_setting_of_a_role_is_typed_and_described(role: Path) -> None:
+    options = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"]["main"][
+        "options"
+    ]
+    readme = (role / "README.md").read_text()
+    for name, option in options.items():
+        assert option["type"], name
+        assert option["description"].endswith("."), name
+        assert f"`{name}`" in readme, f"README.md does not name {name}"
+
+
+@pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
+def test_a_described_default_is_the_real_one(role: Path) -> None:
+    defaults_file = role / "defaults" / "main.yml"
+    defaults = yaml.safe_load(defaults_file.read_text()) if defaults_file.exists() else {}
+    options = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"]["main"][
+        "options"
+    ]
+    for name, option in options.items():
+        if "default" in option and "{{" not in str(defaults.get(name)):
+            assert defaults[name] == option["default"], name
+
+
+def test_every_template_is_written_by_a_role() -> None:
+    text = "".join(path.read_text() for path in (PROJECT / "roles").glob("*/*/*.yml"))
+    templates = list((PROJECT / "templates").iterdir())
+    text += "".join(path.read_text() for path in templates)
+    for template in templates:
+        assert f"'{template.name}'" in text, template.name
+
+
+@pytest.mark.parametrize(
+    "playbook", ["site.yml", *(f"playbooks/{p.name}" for p in (PROJECT / "playbooks").glob("*.yml"))]
+)
+def test_a_playbook_parses(playbook: str) -> None:
+    run("ansible-playbook", "-i", "inventories/production", "--syntax-check", playbook)
+
+
+def test_ansible_lint_finds_nothing() -> None:
+    if not (PROGRAMS / "ansible-lint").exists():
+        pytest.skip("ansible-lint is not installed")
+    run("ansible-lint", "--offline", "--nocolor")
+
+
+def test_yamllint_finds_nothing() -> None:
+    if not (PROGRAMS / "yamllint").exists():
+        pytest.skip("yamllint is not installed")
+    run("yamllint", "--strict", ".")
+
+
+@pytest.mark.parametrize(
+    "environment", sorted(p.name for p in (PROJECT / "terraform/environments").iterdir() if p.is_dir())
+)
+def test_an_environment_is_valid_terraform(environment: str, tmp_path: Path) -> None:
+    program = shutil.which("terraform") or shutil.which("tofu")
+    if not program:
+        pytest.skip("neither Terraform nor OpenTofu is installed")
+    place = f"-chdir=terraform/environments/{environment}"
+    settings = {"TF_DATA_DIR": str(tmp_path), "TF_CLI_CONFIG_FILE": "/dev/null"}
+    run(program, place, "init", "-input=false", "-backend=false", **settings)
+    run(program, place, "validate", **settings)
+    run(program, "fmt", "-check", "-recursive", "terraform")

@@ -1,0 +1,1 @@
+"""Tests of a real deployment: lab hosts from nothing, as root, in a few minutes."""

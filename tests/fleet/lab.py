@@ -1,0 +1,141 @@
+"""A lab of the tests' own: bundle, hosts, Ansible, and the end of all three.
+
+It has another name, other addresses and another Terraform state than the lab of `make fleet`, so both can
+stand side by side.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+PROJECT = Path(__file__).resolve().parents[2]
+MODULE = PROJECT / "terraform" / "modules" / "lab"
+ENVIRONMENT = PROJECT / "terraform" / "environments" / "lab"
+NAME, PREFIX = "citest", "198.18.30"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of Ansible: what it printed, and its recap by host."""
+
+    code: int
+    text: str
+
+    @property
+    def recap(self) -> dict[str, dict[str, int]]:
+        lines = self.text.rpartition("PLAY RECAP")[2].splitlines()
+        found = {}
+        for line in lines:
+            host, separator, counts = line.partition(" : ")
+            if separator:
+                found[host.strip()] = {key: int(value) for key, value in re.findall(r"(\w+)=(\d+)", counts)}
+        return found
+
+    def changed(self) -> int:
+        return sum(counts["changed"] for counts in self.recap.values())
+
+
+class Lab:
+    """The lab and the deployment on it."""
+
+    def __init__(self, scratch: Path) -> None:
+        self.scratch = scratch
+        self.environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin:/sbin",
+            "TF_CLI_CONFIG_FILE": "/dev/null",
+            "TF_DATA_DIR": str(scratch / "terraform"),
+            "TF_VAR_name": NAME,
+            "TF_VAR_prefix": PREFIX,
+            "FASTCACHE_BUNDLE": str(scratch / "bundle"),
+            "ANSIBLE_NOCOLOR": "1",
+        }
+        self.secrets = scratch / "secrets"
+
+    # What it stands on
+
+    def make_bundle(self) -> None:
+        """A debug build: it is there already when `make test` runs, and speed is judged elsewhere."""
+        wheel = os.environ.get("FASTCACHE_WHEEL")
+        self.run(
+            sys.executable, PROJECT / "make" / "bundle.py", *(["--wheel", wheel] if wheel else ["--debug"]),
+            "--output", self.scratch / "bundle", "--package", "haproxy",
+        )  # fmt: skip
+
+    def up(self, hosts: int) -> None:
+        state = self.scratch / "lab.tfstate"
+        self.terraform("init", "-input=false", f"-backend-config=path={state}")
+        self.terraform("apply", "-input=false", "-auto-approve", f"-var=host_count={hosts}")
+
+    def destroy(self) -> None:
+        """By Terraform, as a user would; what it leaves after a failure goes by the lab's own program."""
+        try:
+            self.terraform("destroy", "-input=false", "-auto-approve")
+        finally:
+            self.command("destroy", "--all")
+
+    def terraform(self, verb: str, *words: str) -> str:
+        program = shutil.which("terraform") or shutil.which("tofu")
+        return self.run(str(program), f"-chdir={ENVIRONMENT}", verb, "-no-color", *words)
+
+    def command(self, *words: str) -> str:
+        """The lab's own program (python3 -m lab)."""
+        return self.run(sys.executable, "-B", "-m", "lab", "--name", NAME, *words, cwd=MODULE)
+
+    # What is done with it
+
+    def play(self, playbook: str, *words: str) -> Run:
+        """Run a playbook; a failure is for the test to judge."""
+        settings = ["-i", "inventories/lab", "-e", f"fastcache_secrets={self.secrets}"]
+        done = subprocess.run(
+            ["ansible-playbook", *settings, playbook, *words], cwd=PROJECT, env=self.environment,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        )  # fmt: skip
+        return Run(done.returncode, done.stdout)
+
+    def on(self, host: str, command: str) -> str:
+        """Run a command on a host, as root."""
+        return self.run(
+            "ansible", "-i", "inventories/lab", host, "-m", "ansible.builtin.shell", "-a", command,
+            "-e", "ansible_callback_result_format=json", cwd=PROJECT,
+        ).partition(">>\n")[2].strip()  # fmt: skip
+
+    def inside(self, *words: str) -> str:
+        """Run a command on this machine, inside the lab's network."""
+        return self.run("nsenter", f"--net=/run/netns/fastcache-{NAME}", *words)
+
+    def outputs(self) -> dict[str, Any]:
+        made: dict[str, Any] = json.loads(self.terraform("output", "-json"))
+        return {name: output["value"] for name, output in made.items()}
+
+    def run(self, *command: str | Path, cwd: Path = PROJECT) -> str:
+        words = [str(word) for word in command]
+        done = subprocess.run(
+            words,
+            cwd=cwd,
+            env=self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout[-6000:]}"
+        return done.stdout
+
+
+def what_is_missing() -> str | None:
+    """Why lab hosts cannot run here, or None when they can."""
+    if os.geteuid() != 0:
+        return "lab hosts need root"
+    if not (shutil.which("terraform") or shutil.which("tofu")):
+        return "neither Terraform nor OpenTofu is installed"
+    judged = subprocess.run(
+        [sys.executable, "-B", "-m", "lab", "check"], cwd=MODULE, capture_output=True, text=True, check=False
+    )
+    return judged.stderr.strip() or None if judged.returncode else None
