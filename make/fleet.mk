@@ -33,3 +33,8 @@ lint-fleet: dev-tools ## Judge playbooks, roles and Terraform
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" ansible-lint
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" yamllint .
 	@[ -z "$(TERRAFORM)" ] || $(TERRAFORM) fmt -check -recursive terraform
+
+.PHONY: molecule
+ROLE ?= fastcache_node
+molecule: bundle ## Test one role on a lab host of its own (ROLE=fastcache_node; needs root)
+	@cd roles/$(ROLE) && PATH="$(CURDIR)/.venv/bin:$$PATH" molecule test
