@@ -106,7 +106,8 @@ class ProxyConfiguration:
 
 def load(path: Path) -> ProxyConfiguration:
     """Read and judge the file at `path`."""
-    return judged(config.read(path), str(path), config.credentials())
+    own_secrets = [own.name for own in OWN if own.secret]
+    return judged(config.read(path), str(path), config.credentials([*config.node_secrets(), *own_secrets]))
 
 
 def judged(table: Mapping[str, object], origin: str, credentials: Mapping[str, str]) -> ProxyConfiguration:
@@ -118,7 +119,8 @@ def judged(table: Mapping[str, object], origin: str, credentials: Mapping[str, s
                 config.nearest(key, KNOWN, "fastcache proxy --print-config"),
             )
     core = config.judged({k: v for k, v in table.items() if k in OF_THE_CORE}, origin, credentials)
-    own = {one.name: words(one, table.get(one.name, one.default), origin) for one in OWN}
+    given = {**credentials, **table}
+    own = {one.name: words(one, given.get(one.name, one.default), origin) for one in OWN}
     for url in own["health"]:
         try:
             host_and_port(url)

@@ -64,3 +64,15 @@ def test_the_printed_configuration_is_one_that_is_read_again(tmp_path: Path) -> 
     assert settings.load(file).own["health"] == ("http://a:8080",)
     assert "is good: proxy-6382" in run.check(file)
     assert "topology-file" in run.printed(None)
+
+
+def test_its_secrets_come_from_the_service_managers_credentials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "requirepass").write_text("sesame\n")
+    (tmp_path / "admin-key").write_text("open\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    file = tmp_path / "proxy.toml"
+    file.write_text('health = ["http://127.0.0.1:8080"]\n')
+    told = dict(settings.load(file).for_the_process())
+    assert (told["requirepass"], told["proxy.admin-key"]) == ("sesame", "open")
