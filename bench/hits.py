@@ -13,7 +13,7 @@ from bench.servers import OURS, Kind
 
 MAXMEMORY = 12 << 20
 KEYS = 400_000
-REQUESTS, FILLING = 1_500_000, 500_000
+REQUESTS, FILLING = 900_000, 300_000
 # A name for the table, the workload, and how steeply popularity falls with the rank.
 WORKLOADS = [
     ("zipf 0.7", "zipf", 0.7),

@@ -60,8 +60,8 @@ static uint64_t choose(uint64_t turn) {
         // Of every 100,000 requests the last 40,000 are a pass over keys that nobody asks for again.
         if (turn % 100000 >= 60000) return fresh++;
     } else if (!strcmp(workload, "shift")) {
-        // Every 50,000 requests a twentieth of the ranks belongs to other keys.
-        uint64_t rank = zipf(), age = turn / 50000 + rank % 20;
+        // Every 30,000 requests a twentieth of the ranks belongs to other keys.
+        uint64_t rank = zipf(), age = turn / 30000 + rank % 20;
         return rank + keys * (age / 20);
     } else if (!strcmp(workload, "once")) {
         if (next_random() % 3 == 0) return fresh++;

@@ -1,4 +1,4 @@
-"""As much of a Redis client as the benchmarks need, with nothing to install: commands, one or many at once."""
+"""As much of a Redis client as the benchmarks need, with nothing to install: one command, or many at once."""
 
 import socket
 from collections.abc import Sequence
