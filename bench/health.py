@@ -27,6 +27,7 @@ class StandIn(asyncio.Protocol):
     """Answers every PING."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
@@ -62,7 +63,14 @@ async def measure(members: int, interval: float, seconds: float, port: int) -> N
             lines += ["[[nodes]]", f'id = "n{number:05}"', 'host = "127.0.0.1"', f"port = {target}"]
         file = Path(directory, "health.toml")
         file.write_text("\n".join(lines))
-        command = [sys.executable, "-c", "from fastcache.cli import main; main()", "health", "--config", file]
+        command = [
+            sys.executable,
+            "-c",
+            "from fastcache.cli import main; main()",
+            "health",
+            "--config",
+            str(file),
+        ]
         began = time.monotonic()
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         try:
