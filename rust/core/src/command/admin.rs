@@ -214,7 +214,10 @@ fn replica_of(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     Err(Fault::new("ERR a node follows no other on command: the cluster decides who holds copies of what"))
 }
 
-fn failover(_: &mut Ctx<'_>, _: &Args<'_>) -> Done {
+fn failover(_: &mut Ctx<'_>, args: &Args<'_>) -> Done {
+    if args.len() == 2 && args.is(1, "ABORT") {
+        return Err(Fault::new("ERR No failover in progress."));
+    }
     Err(Fault::new("ERR FAILOVER requires connected replicas."))
 }
 

@@ -2,7 +2,7 @@
 
 use super::client::{Client, Token};
 use super::fault::{Done, Fault};
-use super::introspect::{everything, full_name};
+use super::introspect::full_name_of;
 use super::{Ctx, blocking};
 use crate::resp::Args;
 
@@ -43,13 +43,7 @@ fn word(bytes: &[u8]) -> String {
 
 /// The line of a client. `serving` is the request of the client that is being served.
 pub fn line(client: &Client, now: u64, serving: Option<&Args<'_>>) -> String {
-    let command = client.last_command.map_or_else(
-        || "NULL".to_owned(),
-        |row| {
-            let (parent, row) = everything().find(|(_, each)| std::ptr::eq(*each, row)).unwrap_or((None, row));
-            full_name(parent, row)
-        },
-    );
+    let command = client.last_command.map_or_else(|| "NULL".to_owned(), full_name_of);
     let query = client.query_bytes + serving.map_or(0, request_bytes);
     let free = if serving.is_some() { 20474usize.saturating_sub(query) } else { 0 };
     let argv = serving.map_or(0, |args| args.from(0).map(<[u8]>::len).sum());

@@ -55,9 +55,10 @@ fn get(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
                 }
             }
         } else if let Some(index) = Settings::find(&name)
-            && shown.iter().all(|(each, _)| *each != name)
+            && shown.iter().all(|(each, _)| !each.eq_ignore_ascii_case(&name))
         {
-            shown.push((name, settings.shown(index))); // Under the name it was asked for, old ones included.
+            // Under the name it was asked for, old ones included.
+            shown.push((String::from_utf8_lossy(pattern).into_owned(), settings.shown(index)));
         }
     }
     ctx.out.map(shown.len());

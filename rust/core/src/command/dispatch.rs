@@ -23,7 +23,7 @@ pub fn serve(engine: &mut Engine, client: &mut Client, args: &Args<'_>, out: &mu
         }
     };
     client.last_command = Some(row);
-    if let Err(fault) = admit(engine, client, row, args) {
+    if let Err(fault) = admit(engine, client, row) {
         refuse(engine, client, out, &fault, Some(place));
         return silence(client, out, start);
     }
@@ -127,7 +127,7 @@ pub fn resolve_quietly(args: &Args<'_>) -> Option<(&'static Command, u32)> {
 
 /// Whether the client may run the command now.
 #[inline]
-fn admit(engine: &mut Engine, client: &mut Client, row: &'static Command, args: &Args<'_>) -> Result<(), Fault> {
+fn admit(engine: &mut Engine, client: &mut Client, row: &'static Command) -> Result<(), Fault> {
     if !client.authenticated && engine.settings.text(Name::requirepass).is_empty() {
         client.authenticated = true; // The password was taken away since the client came.
     }
@@ -137,13 +137,13 @@ fn admit(engine: &mut Engine, client: &mut Client, row: &'static Command, args: 
     if row.is(flag::PROTECTED) && !super::server::debug_allowed(engine, client) {
         return Err(super::server::debug_refusal());
     }
-    if row.is(flag::DENYOOM) && !engine.make_room() {
+    if needs_room(client, row) && !engine.make_room() {
         return Err(Fault::OUT_OF_MEMORY);
     }
     if client.subscriptions() > 0 && !client.resp3 && !super::pubsub::allowed_while_subscribed(row) {
         return Err(Fault::new(format!(
             "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context",
-            String::from_utf8_lossy(args.at(0)).to_lowercase()
+            super::introspect::full_name_of(row)
         )));
     }
     if client.monitor && row.is(flag::WRITE | flag::READONLY | flag::MAY_REPLICATE) {
@@ -155,6 +155,16 @@ fn admit(engine: &mut Engine, client: &mut Client, row: &'static Command, args: 
     Ok(())
 }
 
+/// Whether a request may take memory: by itself, or by being queued, or by what was queued.
+#[inline]
+fn needs_room(client: &Client, row: &Command) -> bool {
+    match &client.multi {
+        None => row.is(flag::DENYOOM),
+        Some(multi) if row.name == "exec" => multi.queue.iter().any(|(row, _)| row.is(flag::DENYOOM)),
+        Some(_) => !super::transactions::runs_at_once(row),
+    }
+}
+
 /// Answer a request that does not run.
 #[cold]
 fn refuse(engine: &mut Engine, client: &mut Client, out: &mut Reply, fault: &Fault, place: Option<u32>) {
@@ -163,6 +173,14 @@ fn refuse(engine: &mut Engine, client: &mut Client, out: &mut Reply, fault: &Fau
     }
     if let Some(place) = place {
         engine.command_stats[place as usize].rejected += 1;
+    }
+    if place.is_some() && place == table::find(b"exec").map(|(_, place)| place) {
+        // An EXEC that cannot be served ends its transaction.
+        client.multi = None;
+        super::transactions::unwatch(engine, client);
+        let mut text = b"EXECABORT Transaction discarded because of: ".to_vec();
+        text.extend_from_slice(fault.0.strip_prefix(b"ERR ").unwrap_or(&fault.0));
+        return fail(engine, out, &Fault::bytes(text));
     }
     fail(engine, out, fault);
 }

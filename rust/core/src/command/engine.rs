@@ -258,7 +258,8 @@ impl Engine {
         if max_memory == 0 && max_entries == 0 {
             return true;
         }
-        let samples = self.settings.size(Name::maxmemory_samples);
+        // Redis takes any number; beyond this one more samples only cost time.
+        let samples = self.settings.size(Name::maxmemory_samples).min(64);
         // A write pays for a few evictions, never for a long run of them: the rest is done between requests.
         for _ in 0..16 {
             let over_memory = max_memory > 0 && self.used_memory() > max_memory;

@@ -72,6 +72,13 @@ pub fn everything() -> impl Iterator<Item = (Parent, &'static Command)> {
         .flat_map(|row| std::iter::once((None, row)).chain(row.subcommands.iter().map(move |child| (Some(row), child))))
 }
 
+/// The name of a row whose parent is not at hand.
+pub fn full_name_of(row: &Command) -> String {
+    everything()
+        .find(|(_, each)| std::ptr::eq(*each, row))
+        .map_or_else(|| row.name.to_owned(), |(parent, row)| full_name(parent, row))
+}
+
 /// The row of a name such as `get` or `config|get`.
 pub fn named(name: &[u8]) -> Option<(Parent, &'static Command)> {
     let mut parts = name.splitn(2, |&byte| byte == b'|');

@@ -545,6 +545,9 @@ fn swapdb(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     super::transactions::break_all(ctx, Some(one as u8));
     super::transactions::break_all(ctx, Some(other as u8));
     ctx.engine.store.swap(one as u8, other as u8);
+    // A watched key that came to be by the swap has changed as much as one that went.
+    super::transactions::break_all(ctx, Some(one as u8));
+    super::transactions::break_all(ctx, Some(other as u8));
     // Keys that somebody waits for may have come with the swap.
     let waiting: Vec<(u8, Box<[u8]>)> = ctx.engine.waiting.keys().cloned().collect();
     for (database, name) in waiting {

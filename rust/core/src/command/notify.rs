@@ -63,12 +63,15 @@ pub fn parse_classes(text: &str) -> Option<u32> {
 pub fn format_classes(flags: u32) -> String {
     let mut text = String::new();
     if flags & ALL == ALL {
-        text.push('A');
+        text.push('A'); // Redis then leaves `n` out, though it is in force.
     } else {
         text.extend(LETTERS.iter().take(10).filter(|&&(_, class)| flags & class != 0).map(|&(letter, _)| letter));
+        if flags & NEW != 0 {
+            text.push('n');
+        }
     }
     text.extend(
-        [('K', KEYSPACE), ('E', KEYEVENT), ('m', MISS), ('n', NEW)]
+        [('K', KEYSPACE), ('E', KEYEVENT), ('m', MISS)]
             .iter()
             .filter(|&&(_, class)| flags & class != 0)
             .map(|&(letter, _)| letter),

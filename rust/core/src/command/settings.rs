@@ -90,7 +90,7 @@ settings! {
     databases "databases" Kind::Integer(16, 16), "16", start, "Number of databases.";
     maxmemory "maxmemory" Kind::Memory(0, ANY), "0", run, "Most memory for data and buffers; 0 for no limit.";
     maxmemory_policy "maxmemory-policy" Kind::Choice(POLICIES), "noeviction", run, "What goes when memory or entries run out.";
-    maxmemory_samples "maxmemory-samples" Kind::Integer(1, 64), "5", run, "Keys looked at for each eviction by LFU, TTL.";
+    maxmemory_samples "maxmemory-samples" Kind::Integer(1, i32::MAX as i64), "5", run, "Keys looked at for each eviction by LFU, TTL.";
     maxmemory_eviction_tenacity "maxmemory-eviction-tenacity" Kind::Integer(0, 100), "10", run, "How long one write may evict at most; 10 is half a millisecond.";
     maxmemory_clients "maxmemory-clients" Kind::Special, "0", run, "Most memory for all clients' buffers; 0 for no limit.";
     maxentries "maxentries" Kind::Integer(0, ANY), "0", run, "Most keys; 0 for no limit.";
@@ -125,7 +125,7 @@ settings! {
     enable_module_command "enable-module-command" Kind::Choice(&["no", "yes", "local"]), "no", start, "Accepted for compatibility: there are no modules.";
     protected_mode "protected-mode" Kind::Boolean, "yes", run, "Without a password, serve only clients of this host.";
     tracking_table_max_keys "tracking-table-max-keys" Kind::Integer(0, ANY), "1000000", run, "Most keys whose readers are remembered for CLIENT TRACKING.";
-    hz "hz" Kind::Integer(1, 500), "10", run, "Rounds of background work a second.";
+    hz "hz" Kind::Integer(0, i32::MAX as i64), "10", run, "Rounds of background work a second.";
     dynamic_hz "dynamic-hz" Kind::Boolean, "yes", run, "Accepted for compatibility.";
     activerehashing "activerehashing" Kind::Boolean, "yes", run, "Accepted for compatibility: tables grow slot by slot.";
     activedefrag "activedefrag" Kind::Boolean, "no", run, "Accepted for compatibility: empty pages go back by themselves.";
@@ -360,6 +360,9 @@ fn output_limits(value: &str, before: &str) -> Result<(String, i64), String> {
 
 /// A size: digits and an optional unit, `k` and `kb` (1000 and 1024), `m`, `mb`, `g`, `gb`, `b`.
 pub fn parse_memory(text: &str) -> Option<i64> {
+    if text.is_empty() {
+        return Some(0); // As Redis has it.
+    }
     let digits = text.find(|letter: char| !letter.is_ascii_digit() && letter != '-').unwrap_or(text.len());
     let unit: i64 = match text[digits..].to_ascii_lowercase().as_str() {
         "" | "b" => 1,

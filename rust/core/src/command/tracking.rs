@@ -385,7 +385,8 @@ pub fn get_redirection(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
 
 /// CLIENT TRACKINGINFO
 pub fn tracking_info(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
-    let tracking = ctx.client.tracking.as_deref().cloned().unwrap_or_default();
+    let mut tracking = ctx.client.tracking.as_deref().cloned().unwrap_or_default();
+    tracking.prefixes.sort();
     let on = ctx.client.tracking.is_some();
     let flags: Vec<&[u8]> = [
         (if on { &b"on"[..] } else { b"off" }, true),
