@@ -120,6 +120,108 @@ def test_a_blocked_client_is_woken_by_another_and_holds_up_nobody(client: Client
     connection.disconnect()
 
 
+def test_a_scan_meets_every_key_of_every_node_once(client: Client) -> None:
+    door = client("proxy")
+    keys = {b"scan:%d" % number for number in range(500)}
+    door.mset(dict.fromkeys(keys, 1))
+    for count in (1000, 7):
+        assert sorted(door.scan_iter(count=count)) == sorted(keys)
+    assert sorted(door.scan_iter(match="scan:1?")) == sorted(b"scan:1%d" % digit for digit in range(10))
+    with pytest.raises(redis.ResponseError, match="invalid cursor"):
+        door.execute_command("SCAN", "nonsense")
+
+
+def test_a_watched_key_that_changes_stops_the_transaction_and_one_that_stays_does_not(client: Client) -> None:
+    door, other = client("proxy"), client("proxy")
+    door.mset({"{t}a": 1, "{t}b": 1})
+    for change, outcome in ((False, [True, 2]), (True, None)):
+        with door.pipeline() as pipeline:
+            pipeline.watch("{t}a")
+            assert pipeline.get("{t}a") == b"1"
+            if change:
+                other.set("{t}a", "another's")
+            pipeline.multi()
+            pipeline.set("{t}a", "1")
+            pipeline.incr("{t}b")
+            if outcome is None:
+                with pytest.raises(redis.WatchError):
+                    pipeline.execute()
+            else:
+                assert pipeline.execute() == outcome
+    assert other.mget("{t}a", "{t}b") == [b"another's", b"2"]
+
+
+def test_a_watch_that_was_given_up_stops_nothing(client: Client) -> None:
+    door, other = client("proxy"), client("proxy")
+    with door.pipeline() as pipeline:
+        pipeline.watch("{t}a")
+        pipeline.unwatch()
+        other.set("{t}a", 5)
+        pipeline.multi()
+        pipeline.incr("{t}a")
+        assert pipeline.execute() == [6]
+
+
+def test_a_transaction_over_several_nodes_or_of_the_connection_is_refused_and_changes_nothing(
+    client: Client,
+) -> None:
+    door = client("proxy")
+    keys = [f"key:{number}" for number in range(20)]
+    with pytest.raises(redis.RedisError, match="Keys of the transaction lie on different nodes"):
+        door.pipeline().mset(dict.fromkeys(keys[:1], 1)).set(keys[1], 1).set(keys[2], 1).set(
+            keys[3], 1
+        ).execute()
+    assert door.exists(*keys) == 0
+    with pytest.raises(redis.RedisError, match="inside MULTI"):
+        door.pipeline().execute_command("SELECT", 1).set("x", 1).execute()
+    assert client("proxy").dbsize() == 0
+
+
+def test_messages_reach_listeners_at_any_proxy_once_and_in_order(client: Client) -> None:
+    listeners = [client("proxy", index, protocol=2 + index).pubsub() for index in (0, 1)]
+    channels = [f"news:{number}" for number in range(8)]
+    for listener in listeners:
+        listener.subscribe(*channels)
+        for _ in channels:
+            assert listener.get_message(timeout=10)["type"] == "subscribe"
+    pattern = client("proxy").pubsub()
+    pattern.psubscribe("news:*")
+    assert pattern.get_message(timeout=10)["type"] == "psubscribe"
+
+    speaker = client()
+    for number in range(40):
+        assert speaker.publish(channels[number % 8], number) > 0
+    for listener in (*listeners, pattern):
+        heard: dict[bytes, list[int]] = {}
+        for _ in range(40):
+            message = listener.get_message(timeout=10)
+            heard.setdefault(message["channel"], []).append(int(message["data"]))
+        assert len(heard) == 8
+        assert all(numbers == sorted(numbers) for numbers in heard.values())
+        listener.unsubscribe() if listener is not pattern else listener.punsubscribe()
+        message = listener.get_message(timeout=10)
+        assert message["type"] in {"unsubscribe", "punsubscribe"}
+
+
+def test_a_listener_hears_again_after_the_node_of_its_channel_was_restarted(
+    cluster: Embedded, client: Client
+) -> None:
+    listener = client("proxy", 1).pubsub()
+    listener.psubscribe("*")
+    assert listener.get_message(timeout=10)["type"] == "psubscribe"
+    os.kill(pid(cluster, "nodes", 0), signal.SIGKILL)
+    assert cluster.whole("--nodes", str(NODES)).returncode == 0
+    speaker = client("proxy")
+    until(lambda: all_serve(speaker), "the node is found again")
+    until(lambda: all(published(speaker, f"c{number}") for number in range(20)), "all nodes are listened to")
+    assert listener.get_message(timeout=10)["type"] == "pmessage"
+
+
+def published(client: "redis.Redis", channel: str) -> bool:
+    """Whether somebody heard it."""
+    return bool(client.publish(channel, "x"))
+
+
 def test_a_dead_node_costs_only_its_own_keys_and_comes_back(cluster: Embedded, client: Client) -> None:
     door = client("proxy")
     for number in range(100):

@@ -143,10 +143,13 @@ pub fn allowed_while_subscribed(row: &Command) -> bool {
 }
 
 /// The three ways to listen.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Way {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Way {
+    /// SUBSCRIBE.
     Channel,
+    /// PSUBSCRIBE.
     Pattern,
+    /// SSUBSCRIBE.
     Shard,
 }
 
@@ -305,6 +308,21 @@ pub fn tell(
         }
     }
     heard
+}
+
+/// Pass on a message that came from elsewhere, as `message CHANNEL TEXT`, `pmessage PATTERN CHANNEL TEXT` or
+/// `smessage CHANNEL TEXT`, to those who asked for it in that way.
+pub fn pass_on(engine: &mut Engine, parts: &[&[u8]]) {
+    let [kind, name, ..] = parts else { return };
+    let tokens = match *kind {
+        b"message" => engine.channels.get(*name).cloned(),
+        b"smessage" => engine.shard_channels.get(*name).cloned(),
+        b"pmessage" => engine.patterns.iter().find(|(each, _)| **each == **name).map(|(_, tokens)| tokens.clone()),
+        _ => None,
+    };
+    for token in tokens.unwrap_or_default() {
+        send(engine, None, None, token, parts);
+    }
 }
 
 fn send(engine: &mut Engine, serving: Option<&mut Client>, out: Option<&mut Reply>, token: Token, parts: &[&[u8]]) {

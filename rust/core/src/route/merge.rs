@@ -1,7 +1,8 @@
 //! The replies of a split request's parts, made one again.
 
+use super::plan::CURSOR_BITS;
 use crate::resp::Reply;
-use crate::resp::scan::{elements, integer};
+use crate::resp::scan::{elements, integer, string};
 
 /// How the parts' replies become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,10 @@ pub enum Merge {
     Joined,
     /// Any part that has a value.
     AnyValue,
+    /// One node's step of a scan: the node, and how many there are. The cursor gets the node's number.
+    Scan(u16, u16),
+    /// What the parts say does not matter: the reply was there before, and only had to wait for them.
+    Given,
 }
 
 /// A split request whose parts have not all been answered.
@@ -25,12 +30,18 @@ pub struct Merging {
     replies: Vec<Option<Vec<u8>>>,
     positions: Vec<Vec<usize>>,
     missing: usize,
+    given: Vec<u8>,
 }
 
 impl Merging {
     /// A request of so many parts; `positions` says where each part's results go ([`Merge::InOrder`] alone).
     pub fn new(how: Merge, parts: usize, positions: Vec<Vec<usize>>) -> Merging {
-        Merging { how, replies: vec![None; parts], positions, missing: parts }
+        Merging { how, replies: vec![None; parts], positions, missing: parts, given: Vec::new() }
+    }
+
+    /// A reply that is ready, but is not to be sent before so many parts have been answered.
+    pub fn given(parts: usize, reply: &[u8]) -> Merging {
+        Merging { given: reply.to_vec(), ..Merging::new(Merge::Given, parts, Vec::new()) }
     }
 
     /// Take a part's reply; `true` when it was the last.
@@ -44,12 +55,17 @@ impl Merging {
 
     /// The whole reply. An error of any part is the error of the whole: half a result is none.
     pub fn finish(self, out: &mut Reply) {
+        if self.how == Merge::Given {
+            return out.raw(&self.given);
+        }
         let replies: Vec<Vec<u8>> = self.replies.into_iter().flatten().collect();
         if let Some(error) = replies.iter().find(|reply| reply.first() == Some(&b'-')) {
             return out.raw(error);
         }
         match self.how {
+            Merge::Given => {}
             Merge::AllOk => out.ok(),
+            Merge::Scan(node, nodes) => scan_step(&replies[0], node, nodes, out),
             Merge::Sum => out.integer(replies.iter().filter_map(|reply| integer(reply)).sum()),
             Merge::Joined => {
                 let all: Vec<&[u8]> = replies.iter().filter_map(|reply| elements(reply)).flatten().collect();
@@ -77,6 +93,24 @@ impl Merging {
     }
 }
 
+/// A node's step of a scan, with a cursor that says where the whole scan goes on.
+fn scan_step(reply: &[u8], node: u16, nodes: u16, out: &mut Reply) {
+    let parts = elements(reply).unwrap_or_default();
+    let cursor =
+        parts.first().and_then(|text| string(text)).and_then(|text| std::str::from_utf8(text).ok()?.parse().ok());
+    let (Some(cursor), Some(found)) = (cursor, parts.get(1)) else {
+        return out.error(b"ERR a node answered SCAN with something else");
+    };
+    let next = match cursor {
+        0 if node + 1 < nodes => u64::from(node + 1) << CURSOR_BITS,
+        0 => 0,
+        inner => (u64::from(node) << CURSOR_BITS) | inner,
+    };
+    out.array(2);
+    out.bulk(next.to_string().as_bytes());
+    out.raw(found);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,6 +130,16 @@ mod tests {
         let reply =
             merged(Merge::InOrder, vec![vec![0, 2], vec![1]], &["*2\r\n$1\r\na\r\n$1\r\nc\r\n", "*1\r\n$1\r\nb\r\n"]);
         assert_eq!(reply, "*3\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n");
+    }
+
+    #[test]
+    fn a_scan_that_has_ended_on_a_node_goes_on_at_the_next() {
+        let reply = |cursor: u64| format!("*2\r\n${}\r\n{cursor}\r\n*1\r\n$1\r\na\r\n", cursor.to_string().len());
+        let step = |node, cursor: u64| merged(Merge::Scan(node, 2), vec![], &[&reply(cursor)]);
+        assert_eq!(step(0, 5), reply(5));
+        assert_eq!(step(0, 0), reply(1 << CURSOR_BITS));
+        assert_eq!(step(1, 5), reply((1 << CURSOR_BITS) + 5));
+        assert_eq!(step(1, 0), reply(0));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use super::map::Map;
 use super::merge::Merge;
 use crate::command::Fault;
+use crate::command::keys::parse_cursor;
 use crate::command::table::{Command, flag};
 use crate::resp::Args;
 
@@ -30,9 +31,14 @@ pub enum Plan {
     Split(Vec<Part>, Merge),
     /// Every node gets the request as it is.
     Everywhere(Merge),
+    /// One step of a scan over all nodes, one after another: the node, and the cursor there.
+    Scan(u16, u64),
     /// It is refused.
     Refuse(Fault),
 }
+
+/// Bits of a scan's cursor that are a node's own; those above say which node it is.
+pub const CURSOR_BITS: u32 = 46;
 
 /// Keys are spread over nodes and the command cannot be split.
 fn cross_slot() -> Fault {
@@ -76,7 +82,13 @@ fn plan_slowly(row: &Command, args: &Args<'_>, map: &Map) -> Plan {
     if row.name == "randomkey" {
         return if map.nodes().is_empty() { Plan::Refuse(no_owner(0)) } else { Plan::Everywhere(Merge::AnyValue) };
     }
-    if row.keys.is_empty() {
+    if row.name == "scan" {
+        return match parse_cursor(args.at(1)) {
+            Ok(cursor) => Plan::Scan((cursor >> CURSOR_BITS) as u16, cursor & ((1 << CURSOR_BITS) - 1)),
+            Err(fault) => Plan::Refuse(fault),
+        };
+    }
+    if row.keys.is_empty() || row.group == "pubsub" && row.name != "spublish" {
         return Plan::Here;
     }
     let Some(keys) = row.key_arguments(args) else {
@@ -92,7 +104,7 @@ fn plan_slowly(row: &Command, args: &Args<'_>, map: &Map) -> Plan {
         }
     }
     match owner {
-        Some(node) if row.is(flag::BLOCKING) => Plan::Alone(node),
+        Some(node) if row.is(flag::BLOCKING) || row.name == "watch" => Plan::Alone(node),
         Some(node) => Plan::One(node),
         None => Plan::Here,
     }
@@ -175,6 +187,24 @@ mod tests {
         assert_eq!(parts[0], Part { node: 1, arguments: vec![1, 3], positions: vec![0, 2] });
         assert_eq!(parts[1], Part { node: 0, arguments: vec![2], positions: vec![1] });
         assert!(matches!(planned(&["MGET", "foo", "{foo}2"]), Plan::One(1)));
+    }
+
+    #[test]
+    fn a_scan_goes_from_node_to_node_by_its_cursor() {
+        assert!(matches!(planned(&["SCAN", "0"]), Plan::Scan(0, 0)));
+        let second = ((1u64 << CURSOR_BITS) + 7).to_string();
+        assert!(matches!(planned(&["SCAN", &second, "COUNT", "5"]), Plan::Scan(1, 7)));
+        assert!(matches!(planned(&["SCAN", "x"]), Plan::Refuse(_)));
+    }
+
+    #[test]
+    fn who_waits_or_watches_has_a_connection_of_their_own() {
+        assert!(matches!(planned(&["WATCH", "foo", "{foo}2"]), Plan::Alone(1)));
+        assert!(matches!(planned(&["WATCH", "foo"]), Plan::Alone(1)));
+        assert!(matches!(planned(&["BLPOP", "foo", "0"]), Plan::Alone(1)));
+        assert!(matches!(planned(&["SUBSCRIBE", "foo"]), Plan::Here));
+        assert!(matches!(planned(&["SSUBSCRIBE", "foo"]), Plan::Here));
+        assert!(matches!(planned(&["SPUBLISH", "foo", "m"]), Plan::One(1)));
     }
 
     #[test]

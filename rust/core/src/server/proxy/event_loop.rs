@@ -1,7 +1,7 @@
 //! The proxy's loop: wait, read from clients and nodes, pass on, write.
 
 use super::lane::Lane;
-use super::upstream::{For, Key, Upstream};
+use super::upstream::{For, Key, LISTENER, Upstream};
 use crate::command::Engine;
 use crate::command::client::Token;
 use crate::command::settings::Name;
@@ -27,6 +27,10 @@ pub(super) const MOST_REPLIES: usize = 1 << 20;
 const CONNECT_MS: u64 = 1_000;
 const ANSWER_MS: u64 = 5_000;
 const ROUND_MS: u64 = 100;
+/// How often it is looked after that the nodes are listened to.
+const TUNE_MS: u64 = 1_000;
+/// Unsent messages beyond which a client that listens is let go.
+const MOST_MESSAGES: usize = 32 << 20;
 
 /// What the proxy remembers of a node besides its address.
 #[derive(Clone, Default)]
@@ -55,6 +59,7 @@ pub(super) struct EventLoop {
     written: Vec<u32>,           // Upstreams with requests to send.
     pub(super) owed: Vec<Token>, // Clients with replies to send or requests to serve.
     next_round: u64,
+    next_tune: u64,
     stopping: bool,
 }
 
@@ -87,6 +92,7 @@ impl EventLoop {
             written: Vec::new(),
             owed: Vec::new(),
             next_round: 0,
+            next_tune: 0,
             stopping: false,
         };
         Ok((serving, waker))
@@ -256,6 +262,11 @@ impl EventLoop {
         Ok(index as u32)
     }
 
+    /// The connection of this kind, if there is one.
+    pub(super) fn known(&self, key: Key) -> Option<u32> {
+        self.by_key.get(&key).copied()
+    }
+
     /// Note that a connection has something to send.
     #[inline]
     pub(super) fn mark_written(&mut self, index: u32) {
@@ -292,6 +303,7 @@ impl EventLoop {
             let moved = upstream.read(&mut shared, now, |whom, reply| match whom {
                 For::Client { token, id, number, part } => self.deliver(token, id, number, part, reply),
                 For::Greeting => refused |= reply.first() == Some(&b'-'),
+                For::Message => self.message(reply),
                 For::Queued => {}
             });
             self.shared_replies = shared;
@@ -326,6 +338,7 @@ impl EventLoop {
             return;
         };
         self.by_key.remove(&upstream.key);
+        self.forget_alone(index, upstream.key);
         let node = upstream.key.node;
         let name = self.map.nodes().get(node as usize).map_or_else(|| "?".to_owned(), |address| address.id.clone());
         let mut error = Reply::default();
@@ -345,6 +358,17 @@ impl EventLoop {
                     breaker.errors += 1;
                 }
                 self.deliver(token, id, number, part, error.bytes());
+            }
+        }
+    }
+
+    /// A connection has gone: if it was one client's alone, that client's lane must know.
+    fn forget_alone(&mut self, index: u32, key: Key) {
+        if key.owner == LISTENER {
+            self.next_tune = 0;
+        } else if key.owner != 0 {
+            for lane in self.lanes.iter_mut().flatten().filter(|lane| lane.alone.contains(&index)) {
+                lane.lost(index);
             }
         }
     }
@@ -419,7 +443,10 @@ impl EventLoop {
             lane.out.drain(..sent);
         }
         let idle = lane.out.is_empty() && lane.waiting() == 0;
-        let leaves = self.engine.clients.get(token).is_none_or(|client| client.dead || (client.closing && idle));
+        let unsent = lane.out.len();
+        let leaves = self.engine.clients.get(token).is_none_or(|client| {
+            client.dead || (client.closing && idle) || (client.subscriptions() > 0 && unsent > MOST_MESSAGES)
+        });
         if gone || leaves {
             return self.close(token);
         }
@@ -450,7 +477,7 @@ impl EventLoop {
             .filter_map(|(index, upstream)| {
                 let upstream = upstream.as_ref()?;
                 let slow_connect = !upstream.connected && now.saturating_sub(upstream.since) > CONNECT_MS;
-                let slow_answer = upstream.key.owner == 0
+                let slow_answer = matches!(upstream.key.owner, 0 | LISTENER)
                     && !upstream.expected.is_empty()
                     && now.saturating_sub(upstream.waiting_since) > ANSWER_MS;
                 (slow_connect || slow_answer).then_some(index as u32)
@@ -458,6 +485,10 @@ impl EventLoop {
             .collect();
         for index in hung {
             self.upstream_failed(index);
+        }
+        if now >= self.next_tune {
+            self.next_tune = now + TUNE_MS;
+            self.tune();
         }
         self.settle();
     }
@@ -477,6 +508,8 @@ impl EventLoop {
         }
         self.breakers = breakers;
         self.by_key.clear();
+        self.next_tune = 0;
+        let mut dropped = Vec::new();
         for (index, place) in self.upstreams.iter_mut().enumerate() {
             let Some(upstream) = place else { continue };
             match moved.get(upstream.key.node as usize).copied().flatten() {
@@ -484,24 +517,30 @@ impl EventLoop {
                     upstream.key.node = new;
                     self.by_key.insert(upstream.key, index as u32);
                 }
-                None if upstream.expected.is_empty() => *place = None,
+                None if upstream.expected.is_empty() => {
+                    dropped.push((index as u32, upstream.key));
+                    *place = None;
+                }
                 // Its last replies are still awaited; it is not used again.
                 None => upstream.key.node = u16::MAX,
             }
         }
         self.map = map;
+        for (index, key) in dropped {
+            self.forget_alone(index, key);
+        }
     }
 
     pub(super) fn close(&mut self, token: Token) {
-        if let Some(mut client) = self.engine.clients.take(token) {
-            self.engine.leave(&mut client);
-            self.engine.clients.forget(token);
-        }
+        let Some(mut client) = self.engine.clients.take(token) else { return };
+        self.engine.leave(&mut client);
+        self.engine.clients.forget(token);
         let lane = self.lanes.get_mut(token as usize).and_then(Option::take);
-        if let Some(index) = lane.and_then(|lane| lane.alone)
-            && let Some(upstream) = self.upstreams.get_mut(index as usize).and_then(Option::take)
-        {
-            self.by_key.remove(&upstream.key);
+        for index in lane.map(|lane| lane.alone).unwrap_or_default() {
+            let place = &mut self.upstreams[index as usize];
+            if let Some(upstream) = place.take_if(|upstream| upstream.key.owner == client.id) {
+                self.by_key.remove(&upstream.key);
+            }
         }
     }
 

@@ -17,12 +17,23 @@ pub(super) struct Lane {
     slots: VecDeque<Slot>,
     first: u32, // The number of the request at the front.
     held: Vec<u8>,
-    /// A connection to a node that is this client's alone, while it waits or watches.
-    pub(super) alone: Option<u32>,
+    /// Connections to nodes that are this client's alone: it waits or watches there.
+    pub(super) alone: Vec<u32>,
+    /// Keys are watched on one of them.
+    pub(super) watch: Option<Watch>,
     /// A request waits on it; the client's next ones wait too.
     pub(super) busy_alone: bool,
     /// It is on the list of those with replies to send.
     pub(super) listed: bool,
+}
+
+/// Keys that a client watches, all on one node.
+#[derive(Clone, Copy)]
+pub(super) struct Watch {
+    /// The connection over which they are watched.
+    pub(super) connection: u32,
+    /// It was lost meanwhile: EXEC must not happen.
+    pub(super) lost: bool,
 }
 
 /// A request whose reply cannot be sent yet.
@@ -46,7 +57,8 @@ impl Lane {
             slots: VecDeque::new(),
             first: 0,
             held: Vec::new(),
-            alone: None,
+            alone: Vec::new(),
+            watch: None,
             busy_alone: false,
             listed: false,
         }
@@ -109,6 +121,14 @@ impl Lane {
         };
         self.slots[index] = ready;
         self.release();
+    }
+
+    /// A connection that was this client's alone has gone.
+    pub(super) fn lost(&mut self, connection: u32) {
+        self.alone.retain(|&each| each != connection);
+        if let Some(watch) = self.watch.as_mut().filter(|watch| watch.connection == connection) {
+            watch.lost = true;
+        }
     }
 
     fn hold(&mut self, reply: &[u8]) -> Slot {

@@ -1,8 +1,9 @@
 //! A proxy as a running thing: clients on one side, nodes on the other.
 //!
-//! `clients` parses requests and keeps replies in order, `upstream` speaks with the nodes,
+//! `channels` listens for all who listen, `clients` parses requests and keeps replies in order, `upstream` speaks with the nodes,
 //! `event_loop` ties them to sockets. What to do with a request is decided in `crate::route`.
 
+mod channels;
 mod clients;
 mod event_loop;
 mod lane;

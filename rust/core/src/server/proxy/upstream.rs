@@ -1,11 +1,12 @@
 //! Connections to nodes: shared by all clients, requests one after another, replies in the same order.
 
 use crate::command::client::Token;
+use crate::command::pubsub::Way;
 use crate::net::{self, Interest, Moved, connect};
 use crate::resp::scan::ReplyScanner;
 use crate::route::Address;
 use rustix::fd::OwnedFd;
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 
 /// What distinguishes connections to one node: replies and keys depend on these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -17,6 +18,9 @@ pub(super) struct Key {
     pub(super) owner: u64,
 }
 
+/// The owner of connections over which messages of channels come, for all clients.
+pub(super) const LISTENER: u64 = u64::MAX;
+
 /// Who a reply is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum For {
@@ -26,6 +30,8 @@ pub(super) enum For {
     Greeting,
     /// Nobody: it belongs to a transaction whose last reply has them all.
     Queued,
+    /// No reply but a message of a channel.
+    Message,
 }
 
 /// A connection to a node.
@@ -47,6 +53,8 @@ pub(super) struct Upstream {
     pub(super) listed: bool,
     /// When the reply at the front began to be awaited, ms.
     pub(super) waiting_since: u64,
+    /// What it listens to, when that is what it is for.
+    pub(super) hears: HashSet<(Way, Box<[u8]>)>,
 }
 
 impl Upstream {
@@ -69,6 +77,7 @@ impl Upstream {
             since: now,
             listed: false,
             waiting_since: now,
+            hears: HashSet::new(),
         };
         if key.resp3 {
             let mut hello: Vec<&[u8]> = vec![b"HELLO", b"3"];
@@ -133,7 +142,10 @@ impl Upstream {
                     let reply = &bytes[used..used + len];
                     used += len;
                     if reply[0] == b'>' {
-                        continue; // A message nobody asked for.
+                        if self.key.owner == LISTENER {
+                            deliver(For::Message, reply);
+                        }
+                        continue;
                     }
                     match self.expected.pop_front() {
                         Some(whom) => deliver(whom, reply),

@@ -1,0 +1,144 @@
+//! Channels over all nodes: what clients listen to here, the proxy listens to at the nodes, once for all of them.
+//!
+//! A channel is published on the node that owns its name's slot; patterns and keyspace events can come from
+//! every node. To each of these nodes goes one connection that only listens.
+
+use super::event_loop::EventLoop;
+use super::lane::Lane;
+use super::upstream::{For, Key, LISTENER, write_request};
+use crate::command::client::Client;
+use crate::command::pubsub::{self, Way};
+use crate::resp::Args;
+use crate::resp::scan::{elements, string};
+use crate::route::Merging;
+use std::collections::HashSet;
+
+/// Channels on which nodes tell what happens to their own keys.
+const OF_KEYS: &[u8] = b"__key";
+
+/// How a command that begins to listen does it; `None` for other commands.
+pub(super) fn way_of(name: &str) -> Option<Way> {
+    match name {
+        "subscribe" => Some(Way::Channel),
+        "psubscribe" => Some(Way::Pattern),
+        "ssubscribe" => Some(Way::Shard),
+        _ => None,
+    }
+}
+
+impl EventLoop {
+    /// A client begins to listen; `reply` is what it will be told, once the nodes have heard of it.
+    pub(super) fn begin_to_listen(&mut self, client: &Client, lane: &mut Lane, way: Way, args: &Args<'_>) {
+        let mut connections: Vec<u32> = Vec::new();
+        for name in args.from(1) {
+            for node in self.sources(way, name) {
+                let Some(connection) = self.listener(node) else { continue };
+                self.listen(connection, way, name);
+                if !connections.contains(&connection) {
+                    connections.push(connection);
+                }
+            }
+        }
+        if connections.is_empty() {
+            return lane.answer(self.reply.bytes()); // Heard of as soon as a node can be reached.
+        }
+        let number = lane.sent_in_parts(Merging::given(connections.len(), self.reply.bytes()));
+        for (part, connection) in connections.into_iter().enumerate() {
+            // What was sent before this is in force when it is answered.
+            let whom = For::Client { token: client.token, id: client.id, number, part: part as u16 };
+            self.probe(connection, whom);
+        }
+    }
+
+    /// The nodes from which messages of a channel can come.
+    fn sources(&self, way: Way, name: &[u8]) -> Vec<u16> {
+        if way == Way::Pattern || name.starts_with(OF_KEYS) {
+            return (0..self.map.nodes().len() as u16).collect();
+        }
+        self.map.owner_of(name).into_iter().collect()
+    }
+
+    /// The connection that listens to a node; `None` while the node cannot be reached.
+    fn listener(&mut self, node: u16) -> Option<u32> {
+        self.upstream(Key { node, database: 0, resp3: true, owner: LISTENER }).ok()
+    }
+
+    fn listen(&mut self, connection: u32, way: Way, name: &[u8]) {
+        let word: &[u8] = match way {
+            Way::Channel => b"SUBSCRIBE",
+            Way::Pattern => b"PSUBSCRIBE",
+            Way::Shard => b"SSUBSCRIBE",
+        };
+        if let Some(upstream) = self.upstreams[connection as usize].as_mut()
+            && upstream.hears.insert((way, name.into()))
+        {
+            write_request(&mut upstream.out, [word, name].into_iter());
+            self.mark_written(connection);
+        }
+    }
+
+    fn stop_listening(&mut self, connection: u32, way: Way, name: &[u8]) {
+        let word: &[u8] = match way {
+            Way::Channel => b"UNSUBSCRIBE",
+            Way::Pattern => b"PUNSUBSCRIBE",
+            Way::Shard => b"SUNSUBSCRIBE",
+        };
+        if let Some(upstream) = self.upstreams[connection as usize].as_mut()
+            && upstream.hears.remove(&(way, name.into()))
+        {
+            write_request(&mut upstream.out, [word, name].into_iter());
+            self.mark_written(connection);
+        }
+    }
+
+    /// Send a PING: its answer says that all before it was done, and that the node is there.
+    fn probe(&mut self, connection: u32, whom: For) {
+        let now = self.engine.store.now();
+        if let Some(upstream) = self.upstreams[connection as usize].as_mut() {
+            if upstream.expected.is_empty() {
+                upstream.waiting_since = now;
+            }
+            write_request(&mut upstream.out, [&b"PING"[..]].into_iter());
+            upstream.expected.push_back(whom);
+            self.mark_written(connection);
+        }
+    }
+
+    /// Pass a node's message on to those who listen here.
+    pub(super) fn message(&mut self, message: &[u8]) {
+        let parts: Vec<&[u8]> = elements(message).unwrap_or_default().into_iter().filter_map(string).collect();
+        pubsub::pass_on(&mut self.engine, &parts);
+    }
+
+    /// Now and then: listen at every node to what clients listen to here, and to nothing else.
+    pub(super) fn tune(&mut self) {
+        let engine = &self.engine;
+        let mut wanted: Vec<(Way, Box<[u8]>)> = Vec::new();
+        wanted.extend(engine.channels.keys().map(|name| (Way::Channel, name.clone())));
+        wanted.extend(engine.patterns.iter().map(|(name, _)| (Way::Pattern, name.clone())));
+        wanted.extend(engine.shard_channels.keys().map(|name| (Way::Shard, name.clone())));
+        let mut at: Vec<HashSet<(Way, Box<[u8]>)>> = vec![HashSet::new(); self.map.nodes().len()];
+        for (way, name) in wanted {
+            for node in self.sources(way, &name) {
+                at[node as usize].insert((way, name.clone()));
+            }
+        }
+        for (node, wanted) in at.iter().enumerate() {
+            let key = Key { node: node as u16, database: 0, resp3: true, owner: LISTENER };
+            let known = self.known(key);
+            if wanted.is_empty() && known.is_none() {
+                continue;
+            }
+            let Some(connection) = known.or_else(|| self.listener(node as u16)) else { continue };
+            let Some(upstream) = self.upstreams[connection as usize].as_ref() else { continue };
+            let stale: Vec<_> = upstream.hears.difference(wanted).cloned().collect();
+            for (way, name) in stale {
+                self.stop_listening(connection, way, &name);
+            }
+            for (way, name) in wanted {
+                self.listen(connection, *way, name);
+            }
+            self.probe(connection, For::Greeting);
+        }
+    }
+}
