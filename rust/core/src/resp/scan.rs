@@ -49,7 +49,7 @@ impl ReplyScanner {
                     b'|' => {
                         // Attributes stand in front of the value they belong to.
                         self.expect(line, 2)?;
-                        self.missing += 1;
+                        self.missing = self.missing.checked_add(1).ok_or(Garbled)?;
                     }
                     _ => return Err(Garbled),
                 }
