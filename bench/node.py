@@ -7,6 +7,7 @@ else happens here meets all of them alike. README.md says how to read the tables
 import argparse
 import os
 import platform
+import signal
 import sys
 from contextlib import ExitStack
 
@@ -19,6 +20,7 @@ SECTIONS = ["speed", "memory", "idle", "fleet", "latency", "hits", "connections"
 def main() -> int:
     """Measure, print, and say which bars were met."""
     chosen = arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # So that no server is left behind.
     kinds = servers.kinds(chosen.peers.split(",") if chosen.peers else None)
     versions = ", ".join(f"{kind.name} {kind.version}" for kind in kinds)
     print(f"## {versions}; {os.cpu_count()} cores, {platform.system()} {platform.release()}")

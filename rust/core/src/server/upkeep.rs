@@ -16,8 +16,9 @@ pub(super) struct Timers {
 }
 
 const ROUND_MS: u64 = 100;
-/// From as much memory on, huge pages are worth what they round up.
-const HUGE_PAGES_FROM: usize = 2 << 20;
+/// From as much memory on, huge pages are worth what they round up: a tenth of it, for look-ups that are faster by
+/// 2 to 5 % where memory is far larger than the processor's caches.
+const HUGE_PAGES_FROM: usize = 512 << 20;
 /// A node without clients and without work wakes this often, for its heartbeat.
 const IDLE_ROUND_MS: u64 = 500;
 
@@ -65,7 +66,7 @@ impl EventLoop {
         if !self.timers.huge_pages && crate::sys::allocated() > HUGE_PAGES_FROM {
             self.timers.huge_pages = true;
             // Whoever started this process may have switched them off, for the many nodes that stay small:
-            // one byte in a fresh huge page costs two megabytes. From here on they make look-ups faster.
+            // one byte in a fresh huge page costs two megabytes. From here on they are worth it.
             let _ = rustix::thread::disable_transparent_huge_pages(false);
         }
         self.sample(now);
