@@ -2,7 +2,7 @@
 
 use super::fault::{Done, Fault};
 use super::keys::glob;
-use super::settings::{Name, SETTINGS, Settings};
+use super::settings::{ALIASES, Name, SETTINGS, Settings};
 use super::table::{Command, Handler, flag};
 use super::{Ctx, Engine, config_file, server};
 use crate::resp::Args;
@@ -49,9 +49,10 @@ fn get(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     for pattern in args.from(2) {
         let name = String::from_utf8_lossy(pattern).to_lowercase();
         if pattern.iter().any(|byte| matches!(byte, b'*' | b'?' | b'[' | b'\\')) {
-            for (index, row) in SETTINGS.iter().enumerate() {
-                if glob(pattern, row.name.as_bytes(), true) && shown.iter().all(|(name, _)| name != row.name) {
-                    shown.push((row.name.to_owned(), settings.shown(index)));
+            let names = SETTINGS.iter().map(|row| row.name).chain(ALIASES.iter().map(|(old, _)| *old));
+            for name in names.filter(|name| glob(pattern, name.as_bytes(), true)) {
+                if let Some(index) = Settings::find(name).filter(|_| shown.iter().all(|(each, _)| each != name)) {
+                    shown.push((name.to_owned(), settings.shown(index)));
                 }
             }
         } else if let Some(index) = Settings::find(&name)

@@ -30,7 +30,11 @@ pub const COMMANDS: &[Command] = &[Command {
             syntax: "[command ...]",
             ..sub("histogram", histogram, -2)
         },
-        Command { summary: "Lists the sub-commands.", ..Command::new("help", help, 2, flag::LOADING | flag::STALE) },
+        Command {
+            since: "2.8.13",
+            summary: "Lists the sub-commands.",
+            ..Command::new("help", help, 2, flag::LOADING | flag::STALE)
+        },
     ],
     ..Command::new("latency", server::needs_subcommand, -2, 0)
 }];

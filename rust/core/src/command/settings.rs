@@ -142,6 +142,15 @@ settings! {
     busy_reply_threshold "busy-reply-threshold" Kind::Integer(0, ANY), "5000", run, "Milliseconds after which a script may be killed.";
     cluster_enabled "cluster-enabled" Kind::Boolean, "no", start, "Whether this node owns only a part of the slots and redirects for the rest.";
     min_replicas_to_write "min-replicas-to-write" Kind::Integer(0, i32::MAX as i64), "0", run, "Accepted for compatibility.";
+    min_replicas_max_lag "min-replicas-max-lag" Kind::Integer(0, i32::MAX as i64), "10", run, "Accepted for compatibility.";
+    replica_priority "replica-priority" Kind::Integer(0, i32::MAX as i64), "100", run, "Accepted for compatibility.";
+    replica_serve_stale_data "replica-serve-stale-data" Kind::Boolean, "yes", run, "Accepted for compatibility.";
+    replica_ignore_maxmemory "replica-ignore-maxmemory" Kind::Boolean, "yes", run, "Accepted for compatibility.";
+    repl_timeout "repl-timeout" Kind::Integer(1, i32::MAX as i64), "60", run, "Accepted for compatibility.";
+    auto_aof_rewrite_percentage "auto-aof-rewrite-percentage" Kind::Integer(0, i32::MAX as i64), "100", run, "Accepted for compatibility.";
+    auto_aof_rewrite_min_size "auto-aof-rewrite-min-size" Kind::Memory(0, ANY), "64mb", run, "Accepted for compatibility.";
+    sanitize_dump_payload "sanitize-dump-payload" Kind::Choice(&["no", "yes", "clients"]), "no", run, "Accepted for compatibility.";
+    acllog_max_len "acllog-max-len" Kind::Integer(0, ANY), "128", run, "Accepted for compatibility: who was refused is not recorded.";
     repl_backlog_size "repl-backlog-size" Kind::Memory(1, ANY), "1mb", run, "Accepted for compatibility.";
     replica_read_only "replica-read-only" Kind::Boolean, "yes", run, "Accepted for compatibility.";
     replicaof "replicaof" Kind::Text, "", start, "Accepted for compatibility.";
@@ -158,6 +167,23 @@ settings! {
     disable_thp "disable-thp" Kind::Boolean, "yes", start, "Accepted for compatibility.";
     propagation_error_behavior "propagation-error-behavior" Kind::Choice(&["ignore", "panic", "panic-on-replicas"]), "ignore", run, "Accepted for compatibility.";
 }
+
+/// Older names of settings, which CONFIG still knows.
+pub const ALIASES: [(&str, &str); 13] = [
+    ("hash-max-ziplist-entries", "hash-max-listpack-entries"),
+    ("hash-max-ziplist-value", "hash-max-listpack-value"),
+    ("zset-max-ziplist-entries", "zset-max-listpack-entries"),
+    ("zset-max-ziplist-value", "zset-max-listpack-value"),
+    ("list-max-ziplist-size", "list-max-listpack-size"),
+    ("slave-lazy-flush", "replica-lazy-flush"),
+    ("slave-read-only", "replica-read-only"),
+    ("slave-priority", "replica-priority"),
+    ("slave-serve-stale-data", "replica-serve-stale-data"),
+    ("slave-ignore-maxmemory", "replica-ignore-maxmemory"),
+    ("slaveof", "replicaof"),
+    ("min-slaves-to-write", "min-replicas-to-write"),
+    ("min-slaves-max-lag", "min-replicas-max-lag"),
+];
 
 /// The value of every setting, as text and, where it is a number, as a number.
 pub struct Settings {
@@ -186,19 +212,9 @@ impl Default for Settings {
 impl Settings {
     /// Where a setting stands in [`SETTINGS`].
     pub fn find(name: &str) -> Option<usize> {
-        let alias = match name.to_ascii_lowercase().as_str() {
-            "hash-max-ziplist-entries" => "hash-max-listpack-entries".to_owned(),
-            "hash-max-ziplist-value" => "hash-max-listpack-value".to_owned(),
-            "zset-max-ziplist-entries" => "zset-max-listpack-entries".to_owned(),
-            "zset-max-ziplist-value" => "zset-max-listpack-value".to_owned(),
-            "list-max-ziplist-size" => "list-max-listpack-size".to_owned(),
-            "slave-lazy-flush" => "replica-lazy-flush".to_owned(),
-            "slave-read-only" => "replica-read-only".to_owned(),
-            "slaveof" => "replicaof".to_owned(),
-            "min-slaves-to-write" => "min-replicas-to-write".to_owned(),
-            same => same.to_owned(),
-        };
-        SETTINGS.iter().position(|row| row.name == alias)
+        let name = name.to_ascii_lowercase();
+        let name = ALIASES.iter().find(|(old, _)| *old == name).map_or(name.as_str(), |(_, new)| new);
+        SETTINGS.iter().position(|row| row.name == name)
     }
 
     /// A setting as text.

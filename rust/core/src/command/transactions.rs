@@ -20,7 +20,7 @@ pub const COMMANDS: &[Command] = &[
         group: "transactions",
         since: "1.2.0",
         summary: "Runs everything queued since MULTI, without anything in between.",
-        ..Command::new("exec", exec, 1, (TX & !flag::FAST) | flag::SKIP_SLOWLOG)
+        ..Command::new("exec", exec, 1, (TX & !flag::FAST & !flag::ALLOW_BUSY) | flag::SKIP_SLOWLOG)
     },
     Command {
         group: "transactions",
