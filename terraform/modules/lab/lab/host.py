@@ -149,7 +149,10 @@ class Host:
         def entered() -> bool:
             root = Path(f"/proc/{self.init}/root")
             with contextlib.suppress(OSError):
-                if self.init and (root / "etc/machine-id").read_text().strip() == self._facts()["machine_id"]:
+                # nspawn's own child of a moment has the host's root, too, but is not PID 1 in there.
+                first = Path(f"/proc/{self.init}/status").read_text().partition("NSpid:")[2].split("\n")[0]
+                machine_id = (root / "etc/machine-id").read_text().strip()
+                if first.split()[-1:] == ["1"] and machine_id == self._facts()["machine_id"]:
                     found.append(root)
             return bool(found)
 
