@@ -19,7 +19,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { BATCH = 32, VALUE = 64 };
+enum { BATCH = 64, VALUE = 64 };
 
 static const char *workload = "zipf";
 static int port = 6379;
