@@ -4,7 +4,7 @@
 PYTHON := .venv/bin/python
 MATURIN := .venv/bin/maturin
 # Suites in the order in which they run; a directory tests/NAME is a suite when it is named here.
-SUITES := unit conformance simulation cluster deploy fleet
+SUITES := unit conformance clients simulation cluster deploy fleet
 NODES ?= 3
 ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

@@ -27,8 +27,8 @@ class KeyState:
     content: Any
 
 
-def keyspace(connection: Connection, encodings: bool = True) -> dict[bytes, KeyState]:
-    """Every key of the selected database."""
+def keyspace(connection: Connection, strict: bool = True) -> dict[bytes, KeyState]:
+    """Every key of the selected database; not strict: encodings that differ on purpose are not told apart."""
     keys = sorted(connection.value("KEYS", "*"))
     kinds = connection.pipeline(("TYPE", key) for key in keys)
     commands: list[tuple[bytes | str, ...]] = []
@@ -41,7 +41,9 @@ def keyspace(connection: Connection, encodings: bool = True) -> dict[bytes, KeyS
     for at, (key, raw) in enumerate(zip(keys, kinds, strict=True)):
         kind = plain(decode(raw))
         content, expiry, encoding = (plain(decode(answer)) for answer in answers[at * 3 : at * 3 + 3])
-        state[key] = KeyState(kind, encoding if encodings else b"", expiry, _canonical(kind, content))
+        if not strict and (kind == b"zset" or encoding in (b"int", b"embstr")):
+            encoding = b""
+        state[key] = KeyState(kind, encoding, expiry, _canonical(kind, content))
     return state
 
 

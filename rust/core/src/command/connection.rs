@@ -196,8 +196,7 @@ pub fn valid_name(name: &[u8]) -> Done {
 fn select(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     let index = args.integer(1)?;
     if i32::try_from(index).is_err() {
-        let text = format!("ERR value is out of range, value must between {} and {}", i32::MIN, i32::MAX);
-        return Err(Fault::new(text));
+        return Err(Fault::NOT_SMALL_INTEGER);
     }
     if !(0..DATABASES as i64).contains(&index) {
         return Err(Fault::DB_RANGE);

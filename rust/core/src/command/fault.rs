@@ -31,6 +31,7 @@ faults! {
     NAN_RESULT "ERR increment would produce NaN or Infinity";
     TOO_LONG "ERR string exceeds maximum allowed size (proto-max-bulk-len)";
     DB_RANGE "ERR DB index is out of range";
+    NOT_SMALL_INTEGER "ERR value is out of range, value must between -2147483648 and 2147483647";
     INVALID_DB "ERR invalid DB index";
     NO_AUTH "NOAUTH Authentication required.";
     OUT_OF_MEMORY "OOM command not allowed when used memory > 'maxmemory'.";

@@ -222,7 +222,7 @@ fn give_expiry(ctx: &mut Ctx<'_>, args: &Args<'_>, unit: i64, absolute: bool) ->
             lt = true;
         } else {
             let mut text = b"ERR Unsupported option ".to_vec();
-            text.extend_from_slice(args.at(index));
+            text.extend(args.at(index).iter().take_while(|&&byte| byte != 0)); // Quoted as a C string.
             return Err(Fault::bytes(text));
         }
     }

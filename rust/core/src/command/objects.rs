@@ -169,7 +169,7 @@ fn copy(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
             replace = true;
         } else if args.is(at, "DB") && at + 1 < args.len() {
             let number = args.integer(at + 1)?;
-            let number = i32::try_from(number).map_err(|_| Fault::NOT_INTEGER)?;
+            let number = i32::try_from(number).map_err(|_| Fault::NOT_SMALL_INTEGER)?;
             target =
                 u8::try_from(number).ok().filter(|&number| usize::from(number) < DATABASES).ok_or(Fault::DB_RANGE)?;
             at += 1;

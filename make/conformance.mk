@@ -1,0 +1,13 @@
+# Proofs that take longer than `make test` should: other people's suites, and fuzzing for as long as one likes.
+
+INPUTS ?= 10000000
+SEED ?=
+
+.PHONY: fuzz test-redis-py
+
+fuzz: rust-toolchain ## Fuzz the parser and every command (INPUTS=10000000 SEED=...)
+	@FASTCACHE_FUZZ_INPUTS=$(INPUTS) $(if $(SEED),FASTCACHE_FUZZ_SEED=$(SEED)) \
+		cargo test --quiet --release -p fastcache-core --test fuzz -- --nocapture
+
+test-redis-py: dev-tools debug ## redis-py's own test suite against redis-server and the node
+	@$(PYTHON) -m tests.conformance.redis_py_suite $(ARGS)
