@@ -96,7 +96,7 @@ pub fn elements(reply: &[u8]) -> Option<Vec<&[u8]>> {
     }
     let end = memchr::memchr(b'\r', reply)?;
     let count = usize::try_from(parse_i64(&reply[1..end])?).ok()?;
-    let mut rest = &reply[end + 2..];
+    let mut rest = reply.get(end + 2..)?;
     let mut found = Vec::new();
     for _ in 0..count {
         let len = ReplyScanner::default().scan(rest).ok()??;
