@@ -4,8 +4,8 @@
 PYTHON := .venv/bin/python
 MATURIN := .venv/bin/maturin
 # Suites in the order in which they run; a directory tests/NAME is a suite when it is named here. `make test-fleet` (as
-# root, on lab hosts, some minutes) and `make test-clients` (redis-cli, redis-py and others) run by themselves.
-SUITES := unit conformance simulation cluster deploy
+# root, on lab hosts, some minutes) runs by itself.
+SUITES := unit conformance clients simulation cluster deploy
 NODES ?= 3
 ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

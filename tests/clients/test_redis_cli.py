@@ -43,6 +43,7 @@ class Terminal:
 
     def __init__(self, node: Server, *words: str) -> None:
         self.text = ""
+        self.port = node.port
         self.pid, self.screen = pty.fork()
         if self.pid == 0:
             os.environ["TERM"] = "xterm"
@@ -52,7 +53,7 @@ class Terminal:
 
     def until(self, wanted: str) -> str:
         """Read until `wanted` has been shown."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while wanted not in self.text:
             left = deadline - time.monotonic()
             assert left > 0, f"{wanted!r} never came: {self.text[-500:]!r}"
@@ -60,6 +61,10 @@ class Terminal:
                 self.text += os.read(self.screen, 65536).decode(errors="replace")
         seen, self.text = self.text, ""
         return seen
+
+    def until_prompt(self) -> None:
+        """Read until it asks for a line. What is typed before may be lost: it empties its input then."""
+        self.until(f":{self.port}> ")
 
     def type(self, keys: str) -> None:
         os.write(self.screen, keys.encode())
@@ -72,14 +77,16 @@ class Terminal:
 
 def test_a_session_at_the_terminal_starts_and_hints_at_arguments(node: Server) -> None:
     terminal = Terminal(node)
-    terminal.until(f"127.0.0.1:{node.port}> ")
+    terminal.until_prompt()
     terminal.type("SET greeting hello\r")
     terminal.until("OK")
+    terminal.until_prompt()
     terminal.type("GET ")
     # The hint is drawn in grey behind what was typed; it comes from COMMAND DOCS.
     assert "key" in terminal.until("key")
     terminal.type("greeting\r")
     terminal.until('"hello"')
+    terminal.until_prompt()
     terminal.type("HELP SET\r")
     terminal.until("since:")
     terminal.leave()
@@ -87,9 +94,10 @@ def test_a_session_at_the_terminal_starts_and_hints_at_arguments(node: Server) -
 
 def test_a_session_in_resp3_shows_maps(node: Server) -> None:
     terminal = Terminal(node, "-3")
-    terminal.until("> ")
+    terminal.until_prompt()
     terminal.type("HSET h field value\r")
     terminal.until("(integer) 1")
+    terminal.until_prompt()
     terminal.type("HGETALL h\r")
     terminal.until('1# "field" => "value"')
     terminal.leave()

@@ -82,7 +82,7 @@ pub fn run(
     if ticks > 1_000_000 || engine.slowlog.wants(0) {
         let micros = crate::clock::ticks_to_us(ticks);
         let spike = engine.settings.number(Name::latency_monitor_threshold) as u64;
-        if spike > 0 && micros >= spike * 1000 {
+        if spike > 0 && micros >= spike.saturating_mul(1000) {
             let event = if row.is(flag::FAST) { "fast-command" } else { "command" };
             engine.latencies.spike(event, engine.store.now() / 1000, micros / 1000);
         }

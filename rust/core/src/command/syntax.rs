@@ -310,6 +310,18 @@ mod tests {
     }
 
     #[test]
+    fn a_choice_always_stands_in_brackets() {
+        for row in super::super::table::all().flat_map(|row| std::iter::once(row).chain(row.subcommands)) {
+            let mut depth = 0;
+            for letter in row.syntax.chars() {
+                depth += i32::from(matches!(letter, '[' | '<')) - i32::from(matches!(letter, ']' | '>'));
+                assert!(letter != '|' || depth > 0, "{}: {}", row.name, row.syntax);
+            }
+            assert_eq!(depth, 0, "{}: {}", row.name, row.syntax);
+        }
+    }
+
+    #[test]
     fn lines_become_trees() {
         for (line, tree) in [
             ("key [key ...]", "key:key*"),

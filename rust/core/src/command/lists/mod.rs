@@ -88,7 +88,7 @@ pub const COMMANDS: &[Command] = &[
     Command {
         since: "2.2.0",
         summary: "Adds an element before or after the first that equals another.",
-        syntax: "key BEFORE | AFTER pivot element",
+        syntax: "key <BEFORE | AFTER> pivot element",
         keys: &[key(1, INSERT)],
         ..row("linsert", change::linsert, 5, GROWS)
     },
@@ -120,7 +120,7 @@ pub const COMMANDS: &[Command] = &[
     Command {
         since: "6.2.0",
         summary: "Takes an element from one list and adds it to another.",
-        syntax: "source destination LEFT | RIGHT LEFT | RIGHT",
+        syntax: "source destination <LEFT | RIGHT> <LEFT | RIGHT>",
         keys: &[key(1, READ_DELETE), key(2, INSERT)],
         ..row("lmove", transfer::lmove, 5, GROWS)
     },
@@ -134,7 +134,7 @@ pub const COMMANDS: &[Command] = &[
     Command {
         since: "7.0.0",
         summary: "Takes elements from the first of several lists that has any.",
-        syntax: "numkeys key [key ...] LEFT | RIGHT [COUNT count]",
+        syntax: "numkeys key [key ...] <LEFT | RIGHT> [COUNT count]",
         keys: &[counted_keys(1, READ_DELETE)],
         ..row("lmpop", take::lmpop, -4, flag::WRITE | flag::MOVABLE_KEYS)
     },
@@ -155,7 +155,7 @@ pub const COMMANDS: &[Command] = &[
     Command {
         since: "6.2.0",
         summary: "Takes an element from one list and adds it to another, or waits for one.",
-        syntax: "source destination LEFT | RIGHT LEFT | RIGHT timeout",
+        syntax: "source destination <LEFT | RIGHT> <LEFT | RIGHT> timeout",
         keys: &[key(1, READ_DELETE), key(2, INSERT)],
         ..row("blmove", transfer::blmove, 6, WAITS | flag::DENYOOM)
     },
@@ -169,7 +169,7 @@ pub const COMMANDS: &[Command] = &[
     Command {
         since: "7.0.0",
         summary: "Takes elements from the first of several lists that has any, or waits for one.",
-        syntax: "timeout numkeys key [key ...] LEFT | RIGHT [COUNT count]",
+        syntax: "timeout numkeys key [key ...] <LEFT | RIGHT> [COUNT count]",
         keys: &[counted_keys(2, READ_DELETE)],
         ..row("blmpop", take::blmpop, -5, flag::WRITE | flag::BLOCKING | flag::MOVABLE_KEYS)
     },
