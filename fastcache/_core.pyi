@@ -73,7 +73,12 @@ def slot_of(key: bytes | str) -> int:
     """Tell the slot of a key; text is taken as UTF-8."""
 
 def place(
-    members: bytes, previous: bytes | None = None, *, virtual_nodes: int = 150, replicas: int = 0
+    members: bytes,
+    previous: bytes | None = None,
+    *,
+    virtual_nodes: int = 150,
+    replicas: int = 0,
+    keep_mains: bool = False,
 ) -> bytes:
     """Place all slots on members, moving as little as possible. JSON in and out, see topology/plan.rs."""
 

@@ -100,6 +100,22 @@ def documents() -> list[dict[str, object]]:
                 {"ranges": "201", "main": "n1", "replicas": ["n2"]},
             ],
         },
+        {
+            "epoch": 8,
+            "flags": ["strict", "replication"],
+            "nodes": [
+                {"id": "n2", "host": "h2", "port": 7001, "run": "5e1f"},
+                {"id": "n1", "host": "h1", "port": 7001, "run": "77aa"},
+                {"id": "n3", "host": "h3", "port": 7001},
+            ],
+            "replicas": 2,
+            "slots": [
+                {"ranges": "10", "main": "n1", "replicas": ["n2"], "learners": ["n3"]},
+                {"ranges": "0-9,11", "main": "n1", "replicas": ["n2"], "learners": ["n2"]},
+                {"ranges": "12", "main": "n1", "replicas": ["n2"], "learners": []},
+                {"ranges": "13", "main": "n2", "learners": ["n1", "n3"]},
+            ],
+        },
     ]
 
 
@@ -113,15 +129,17 @@ def in_order(document: dict[str, object]) -> dict[str, object]:
         ]
         return sorted(filled, key=lambda one: str(one["id"]))
 
-    held: dict[tuple[str, tuple[str, ...]], list[int]] = {}
+    held: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[int]] = {}
     for group in document.get("slots", []):  # type: ignore[attr-defined]
-        slots = held.setdefault((group["main"], tuple(group.get("replicas", []))), [])
+        copies = (tuple(group.get("replicas", [])), tuple(group.get("learners", [])))
+        slots = held.setdefault((group["main"], *copies), [])
         for part in group["ranges"].split(","):
             first, _, last = part.partition("-")
             slots.extend(range(int(first), int(last or first) + 1))
     slots = [
-        {"main": main, "replicas": list(replicas), "ranges": ranges(sorted(held[main, replicas]))}
-        for main, replicas in sorted(held)
+        {"main": main, "replicas": list(replicas), "ranges": ranges(sorted(slots))}
+        | ({"learners": list(learners)} if learners else {})
+        for (main, replicas, learners), slots in sorted(held.items())
     ]
     filled = {"cluster": {"id": "", "name": ""}, "format": 1, "health": [], "moves": [], "replicas": 0}
     filled |= {"virtual_nodes": 150} | document

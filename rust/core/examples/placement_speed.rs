@@ -14,6 +14,7 @@ fn nodes(count: usize) -> Vec<Node> {
             id: format!("node-{number:04}"),
             port: 7001,
             rack: format!("rack-{}", number / 40 % 10),
+            run: String::new(),
             state: State::Up,
             unix: String::new(),
             weight: 100,

@@ -112,6 +112,30 @@ fn a_member_that_leaves_moves_its_own_slots_and_no_others() {
 }
 
 #[test]
+fn kept_mains_stay_however_uneven_and_only_slots_without_one_are_given_away() {
+    let members = equal(4);
+    let settings = Settings { replicas: 1, keep_mains: true, ..Settings::default() };
+    // A failover has left member 1 with everything of member 0, and member 3 holds nothing yet.
+    let fresh = place(&members[..3], None, &Settings { keep_mains: false, ..settings }).unwrap();
+    let slots: Vec<(u16, Vec<u16>)> = (0..16_384)
+        .map(|slot| match fresh.main(slot) {
+            0 => (1, vec![]),
+            main if slot % 100 == 7 => (if main == 2 { NOBODY } else { main }, vec![]),
+            main => (main, fresh.replicas(slot).to_vec()),
+        })
+        .collect();
+    let before = Placement::of(1, &slots);
+    let after = place(&members, Some(&before), &settings).unwrap();
+    for slot in 0..16_384 {
+        assert_ne!(after.main(slot), NOBODY);
+        assert_eq!(after.replicas(slot).len(), 1);
+        if before.main(slot) != NOBODY {
+            assert_eq!(after.main(slot), before.main(slot));
+        }
+    }
+}
+
+#[test]
 fn a_drained_member_gives_everything_away() {
     let mut members = equal(10);
     let settings = Settings { replicas: 1, ..Settings::default() };
@@ -137,7 +161,7 @@ fn sizes_from_3_to_2000_with_any_weights_racks_and_history_stay_within_one_slot(
         let hosts = 1 + dice.below(size);
         let racks = dice.below(6);
         let replicas = dice.below(3) as usize;
-        let settings = Settings { virtual_nodes: 150, replicas };
+        let settings = Settings { replicas, ..Settings::default() };
         let weight = |dice: &mut Dice| if dice.below(3) == 0 { 100 } else { 1 + dice.below(400) as u32 };
         let mut members: Vec<Member> =
             (0..size).map(|number| member(number, hosts, racks, weight(&mut dice))).collect();

@@ -32,15 +32,16 @@ pub(crate) fn slot_of(key: &Bound<'_, PyAny>) -> PyResult<u16> {
 
 /// Place all slots on members (JSON), moving as little as the previous placement (JSON) allows; the answer is JSON.
 #[pyfunction]
-#[pyo3(signature = (members, previous=None, *, virtual_nodes=150, replicas=0))]
+#[pyo3(signature = (members, previous=None, *, virtual_nodes=150, replicas=0, keep_mains=false))]
 pub(crate) fn place<'py>(
     py: Python<'py>,
     members: &[u8],
     previous: Option<&[u8]>,
     virtual_nodes: u32,
     replicas: usize,
+    keep_mains: bool,
 ) -> PyResult<Bound<'py, PyBytes>> {
-    let settings = Settings { virtual_nodes, replicas };
+    let settings = Settings { virtual_nodes, replicas, keep_mains };
     let answer = py.detach(|| topology::plan::plan(members, previous, &settings)).map_err(wrong)?;
     Ok(PyBytes::new(py, &answer))
 }

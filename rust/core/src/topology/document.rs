@@ -55,6 +55,10 @@ pub struct Node {
     pub port: u16,
     #[serde(default)]
     pub rack: String,
+    /// The life of its process that is meant, where data depends on it (with replication): after a restart it holds
+    /// nothing of what it held, so it serves no slot until a topology names its new run. Empty: any run.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub run: String,
     #[serde(default)]
     pub state: State,
     /// Path of its Unix socket for neighbours on the same host; empty when there is none.
@@ -88,10 +92,15 @@ pub struct Move {
 }
 
 /// Slots with the same holders.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
+    /// Being filled, so they must not be promoted. One that is also among the replicas is joining: the main waits for
+    /// it already, but the health service has not yet seen that it does.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub learners: Vec<String>,
     pub main: String,
     pub ranges: String,
+    /// In sync: the main acknowledges a strict write once all of them hold it.
     #[serde(default)]
     pub replicas: Vec<String>,
 }
@@ -145,6 +154,8 @@ pub struct Document {
     nodes: Vec<Node>,
     proxies: Vec<Node>,
     placement: Placement,
+    /// Without mains: what stands there as replicas are the learners.
+    learners: Placement,
 }
 
 impl Document {
@@ -161,6 +172,7 @@ impl Document {
             nodes: judged(nodes, "nodes")?,
             proxies: Vec::new(),
             placement: Placement::empty(settings.replicas),
+            learners: Placement::empty(0),
         };
         document.placement = place(&document.members(), None, settings)?;
         Ok(document)
@@ -182,6 +194,7 @@ impl Document {
         let nodes = judged(wire.nodes, "nodes")?;
         let proxies = judged(wire.proxies, "proxies")?;
         let placement = from_groups(&wire.slots, &nodes, wire.replicas, Strangers::Refused)?;
+        let learners = learners_from(&wire.slots, &nodes)?;
         for one in &wire.moves {
             ranges::from_text(&one.ranges)?;
         }
@@ -201,6 +214,7 @@ impl Document {
             nodes,
             proxies,
             placement,
+            learners,
         })
     }
 
@@ -216,7 +230,7 @@ impl Document {
             nodes: self.nodes.clone(),
             proxies: self.proxies.clone(),
             replicas: self.replicas,
-            slots: to_groups(&self.placement, &self.nodes),
+            slots: to_groups(&self.placement, Some(&self.learners), &self.nodes),
             virtual_nodes: self.virtual_nodes,
         };
         serde_json::to_vec(&wire).expect("strings and numbers always become JSON")
@@ -245,6 +259,11 @@ impl Document {
     /// The indexes of the nodes that hold replicas of `slot`.
     pub fn replicas_of(&self, slot: u16) -> &[u16] {
         self.placement.replicas(slot)
+    }
+
+    /// The indexes of the nodes that are being filled with `slot`; one that is a replica as well is joining.
+    pub fn learners_of(&self, slot: u16) -> &[u16] {
+        self.learners.replicas(slot)
     }
 
     /// The node that owns `key`, unless its slot has none.
@@ -364,12 +383,29 @@ pub(super) fn from_groups(
     Ok(placement)
 }
 
-pub(super) fn to_groups(placement: &Placement, nodes: &[Node]) -> Vec<Group> {
-    let mut groups: HashMap<(u16, &[u16]), Vec<u16>> = HashMap::new();
+/// The learners alone, as replicas of a placement without mains.
+fn learners_from(groups: &[Group], nodes: &[Node]) -> Result<Placement, TopologyError> {
+    let mut only = Vec::new();
+    for group in groups.iter().filter(|group| !group.learners.is_empty()) {
+        if group.learners.contains(&group.main) {
+            return Err(TopologyError::new(format!("slots: {} is its own learner of {}", group.main, group.ranges)));
+        }
+        let (ranges, replicas) = (group.ranges.clone(), group.learners.clone());
+        only.push(Group { ranges, replicas, ..Group::default() });
+    }
+    from_groups(&only, nodes, 0, Strangers::Refused)
+}
+
+/// Main, replicas, learners.
+type Holders<'a> = (u16, &'a [u16], &'a [u16]);
+
+pub(super) fn to_groups(placement: &Placement, learners: Option<&Placement>, nodes: &[Node]) -> Vec<Group> {
+    let mut groups: HashMap<Holders<'_>, Vec<u16>> = HashMap::new();
     for slot in 0..SLOT_COUNT {
         let (main, replicas) = (placement.main(slot), placement.replicas(slot));
-        if main != NOBODY || !replicas.is_empty() {
-            groups.entry((main, replicas)).or_default().push(slot);
+        let learners = learners.map_or(&[][..], |learners| learners.replicas(slot));
+        if main != NOBODY || !replicas.is_empty() || !learners.is_empty() {
+            groups.entry((main, replicas, learners)).or_default().push(slot);
         }
     }
     let mut ordered: Vec<_> = groups.into_iter().collect();
@@ -377,7 +413,8 @@ pub(super) fn to_groups(placement: &Placement, nodes: &[Node]) -> Vec<Group> {
     let name = |index: u16| nodes.get(usize::from(index)).map_or(String::new(), |node| node.id.clone());
     ordered
         .into_iter()
-        .map(|((main, replicas), slots)| Group {
+        .map(|((main, replicas, learners), slots)| Group {
+            learners: learners.iter().map(|&index| name(index)).collect(),
             main: name(main),
             ranges: ranges::to_text(slots),
             replicas: replicas.iter().map(|&index| name(index)).collect(),
@@ -395,6 +432,7 @@ mod tests {
             id: id.into(),
             port: 7001,
             rack: String::new(),
+            run: String::new(),
             state: State::Unknown,
             unix: String::new(),
             weight: 100,
@@ -448,11 +486,26 @@ mod tests {
                 r#"{"epoch":1,"nodes":[{"id":"a","host":"h","port":1}],"slots":[{"main":"a","ranges":"0","replicas":["a"]}]}"#,
                 "holds two copies",
             ),
+            (
+                r#"{"epoch":1,"nodes":[{"id":"a","host":"h","port":1}],"slots":[{"main":"a","ranges":"0","learners":["a"]}]}"#,
+                "its own learner",
+            ),
         ];
         for (text, reason) in cases {
             let error = Document::parse(text.as_bytes()).expect_err(text).to_string();
             assert!(error.contains(reason), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn learners_stand_beside_replicas_and_cost_nothing_where_there_are_none() {
+        let text = r#"{"epoch":3,"nodes":[{"id":"a","host":"h","port":1},{"id":"b","host":"i","port":1}],
+            "slots":[{"main":"a","ranges":"0-9","replicas":["b"],"learners":["b"]},{"main":"b","ranges":"10"}]}"#;
+        let document = Document::parse(text.as_bytes()).unwrap();
+        assert_eq!((document.replicas_of(9), document.learners_of(9)), (&[1][..], &[1][..]), "b is joining");
+        assert!(document.learners_of(10).is_empty());
+        assert_eq!(Document::parse(&document.canonical()).unwrap(), document);
+        assert!(!String::from_utf8(sample(1).canonical()).unwrap().contains("learners"));
     }
 
     #[test]

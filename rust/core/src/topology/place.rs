@@ -27,11 +27,13 @@ pub struct Settings {
     pub virtual_nodes: u32,
     /// Copies of every slot besides the main.
     pub replicas: usize,
+    /// Leave mains where they are, however uneven: with replication data must be copied before a main can change.
+    pub keep_mains: bool,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { virtual_nodes: VIRTUAL_NODES, replicas: 0 }
+        Settings { virtual_nodes: VIRTUAL_NODES, replicas: 0, keep_mains: false }
     }
 }
 
@@ -97,7 +99,7 @@ pub fn place(
     let ring = Ring::new(members, settings.virtual_nodes);
     let owned = ring.by_member(members.len());
     let mut placement = Placement::empty(settings.replicas);
-    mains(members, previous, &ring, &owned, &mut placement);
+    mains(members, previous, settings.keep_mains, &ring, &owned, &mut placement);
     copies::spread(members, previous, &ring, &mut placement);
     Ok(placement)
 }
@@ -150,11 +152,24 @@ pub(super) fn shares(members: &[Member], units: usize) -> Vec<Load> {
         .collect()
 }
 
-fn mains(members: &[Member], previous: Option<&Placement>, ring: &Ring, owned: &ByMember, placement: &mut Placement) {
+fn mains(
+    members: &[Member],
+    previous: Option<&Placement>,
+    keep: bool,
+    ring: &Ring,
+    owned: &ByMember,
+    placement: &mut Placement,
+) {
     let mut loads = shares(members, SLOTS);
     if let Some(previous) = previous {
         placement.mains.copy_from_slice(&previous.mains);
-        release(&mut placement.mains, &mut loads, owned);
+        if keep {
+            for &main in previous.mains.iter().filter(|&&main| main != NOBODY) {
+                loads[usize::from(main)].count += 1;
+            }
+        } else {
+            release(&mut placement.mains, &mut loads, owned);
+        }
     }
     let mut homeless = placement.mains.iter().filter(|&&main| main == NOBODY).count() as u32;
     let mut missing: u32 = loads.iter().map(|load| load.low.saturating_sub(load.count)).sum();

@@ -58,13 +58,21 @@ pub fn plan(members: &[u8], previous: Option<&[u8]>, settings: &Settings) -> Res
         let host = if one.host.is_empty() { one.id.clone() } else { one.host };
         let weight = one.weight.unwrap_or(NORMAL_WEIGHT);
         let unix = String::new();
-        nodes.push(Node { host, id: one.id, port: 0, rack: one.rack, state: State::Unknown, unix, weight });
+        let run = String::new();
+        nodes.push(Node { host, id: one.id, port: 0, rack: one.rack, run, state: State::Unknown, unix, weight });
     }
     nodes.sort_unstable_by(|a, b| a.id.cmp(&b.id));
     let before = match previous {
         None => None,
         Some(bytes) => {
-            let before: Before = serde_json::from_slice(bytes).map_err(|error| wrong("previous placement", error))?;
+            let mut before: Before =
+                serde_json::from_slice(bytes).map_err(|error| wrong("previous placement", error))?;
+            for group in &mut before.slots {
+                // A copy that is being made counts as one that exists: it would be made twice otherwise.
+                let filling = std::mem::take(&mut group.learners);
+                let fresh = filling.into_iter().filter(|id| !group.replicas.contains(id)).collect::<Vec<_>>();
+                group.replicas.extend(fresh);
+            }
             Some(from_groups(&before.slots, &nodes, 0, Strangers::Forgotten)?)
         }
     };
@@ -96,5 +104,5 @@ fn compare(placement: &Placement, before: Option<&Placement>, nodes: &[Node]) ->
         copied += holders.filter(|&index| !had(index)).count() as u32;
     }
     let loads = nodes.iter().map(|node| node.id.clone()).zip(held).collect();
-    Answer { copied, loads, moved, slots: to_groups(placement, nodes) }
+    Answer { copied, loads, moved, slots: to_groups(placement, None, nodes) }
 }
