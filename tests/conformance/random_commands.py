@@ -54,6 +54,9 @@ KEYS = {
     "zset": ["z1", "z2", "z3"],
     # Ranges by lex are only defined where all scores are equal.
     "even": ["y1", "y2"],
+    "bits": ["b1", "b2", "b3"],
+    "hll": ["p1", "p2", "p3"],
+    "geo": ["g1", "g2"],
 }
 ANY_KEY = [key for kind, keys in KEYS.items() if kind != "even" for key in keys] + ["none", "", "a\x00b"]
 SMALL = [str(number) for number in range(-3, 12)]
@@ -78,6 +81,8 @@ STRANGE: list[Word] = [
     "", "abc", "-1", "0", "nan", "inf", "1e400", " 1", "9223372036854775807", "-9223372036854775808",
     "9223372036854775808", b"\x00", "1.5", "+1", "COUNT", "LIMIT", "WITHSCORES", "#", "*",
 ]  # fmt: skip
+LONGITUDES = ["0", "0.1", "-0.1", "13.361389", "13.5", "-180", "180", "179.9", "-179.9", "90", "1e-7"]
+LATITUDES = ["0", "0.1", "-0.1", "38.115556", "37.9", "-85.05112878", "85.05112878", "66.5", "-81", "1e-7"]
 PATTERNS = ["*", "m*", "?", "[0-9]*", "*1*", "nothing", "m[1-3]", "[^m]*"]
 
 Maker = Callable[["Source"], Command]
@@ -202,6 +207,22 @@ DRAWS: dict[str, Draw] = {
     "life": lambda source: [source.chooser.pick(LIFETIMES)],
     "mslife": lambda source: [source.chooser.pick(["100000", "5000000", "0", "-1"])],
     "pattern": lambda source: [source.chooser.pick(PATTERNS)],
+    "bit": lambda source: [source.chooser.pick(["0", "1"])],
+    "bitat": lambda source: [source.chooser.pick(["0", "1", "7", "8", "9", "31", "64", "200", "4000"])],
+    "place": lambda source: [source.chooser.pick(LONGITUDES), source.chooser.pick(LATITUDES)],
+    "places": lambda source: [
+        w
+        for _ in range(source.chooser.integer(1, 5))
+        for w in (source.chooser.pick(LONGITUDES), source.chooser.pick(LATITUDES), source.member())
+    ],
+    # Not the smallest number of all: Redis saturates it to the largest of a field.
+    "amount": lambda source: [source.chooser.pick(DELTAS[:6])],
+    "unit": lambda source: [source.chooser.pick(["m", "km", "ft", "mi"])],
+    "far": lambda source: [source.chooser.pick(["0", "1", "50", "300.5", "2000", "1000000", "20000000"])],
+    "field": lambda source: [
+        source.chooser.pick(["u1", "i1", "u4", "i5", "u8", "i8", "u16", "i33", "u63", "i64"]),
+        source.chooser.pick(["0", "1", "5", "#0", "#1", "#3", "31", "64", "200"]),
+    ],
     "offset": lambda source: [str(source.chooser.integer(0, 60))],
     "database": lambda source: [source.chooser.pick(["0", "0", "1"])],
     "fields": lambda source: [
@@ -453,6 +474,54 @@ TEMPLATES: dict[str, str] = {
         ZREM even members
         ZRANGESTORE even even lex lex BYLEX [LIMIT 1 5]
     """,
+    "bits": """
+        SETBIT bits bitat bit
+        SETBIT bits bitat 1
+        SETBIT bits bitat 1
+        GETBIT bits bitat
+        SETRANGE bits offset value
+        SET bits value
+        BITCOUNT bits [index index|index index BIT|index index BYTE]
+        BITPOS bits bit [index|index index|index index BIT|index index BYTE]
+        BITOP AND bits bits bits
+        BITOP OR bits bits bits bits
+        BITOP XOR bits bits bits bits
+        BITOP NOT bits bits
+        BITFIELD bits GET field SET field amount INCRBY field amount
+        BITFIELD bits OVERFLOW SAT INCRBY field amount SET field amount OVERFLOW FAIL SET field amount
+        BITFIELD bits INCRBY field amount
+        BITFIELD_RO bits GET field GET field
+        GET bits
+    """,
+    "hyperloglogs": """
+        PFADD hll members
+        PFADD hll many
+        PFADD hll numbered
+        PFADD hll flood
+        PFCOUNT hll
+        PFCOUNT hll hll
+        PFMERGE hll hll hll
+        PFDEBUG ENCODING hll
+        PFDEBUG DECODE hll
+        GET hll
+        DEL hll
+    """,
+    "geo": """
+        GEOADD geo [NX|XX|CH|NX CH|XX CH] places
+        GEOADD geo places
+        GEOPOS geo members
+        GEOHASH geo members
+        GEODIST geo member member [unit]
+        GEOSEARCH geo FROMLONLAT place BYRADIUS far unit ASC [WITHDIST|WITHHASH|WITHCOORD] @shape
+        GEOSEARCH geo FROMLONLAT place BYRADIUS far unit [WITHDIST WITHHASH WITHCOORD|WITHDIST]
+        GEOSEARCH geo FROMLONLAT place BYBOX far far unit [WITHDIST WITHHASH WITHCOORD|WITHDIST]
+        GEOSEARCH geo FROMMEMBER member BYRADIUS far unit [COUNT 3 ANY|WITHDIST]
+        GEOSEARCHSTORE geo geo FROMLONLAT place BYBOX far far unit [STOREDIST]
+        GEORADIUS geo place far unit [WITHCOORD|STORE zset|STOREDIST zset]
+        GEORADIUSBYMEMBER geo member far unit [WITHHASH|STORE geo]
+        GEORADIUS_RO geo place far unit
+        ZREM geo members
+    """,
     "transactions": """
         MULTI
         EXEC
@@ -490,7 +559,7 @@ def _makers(text: str) -> list[Maker]:
 
 
 FAMILIES: dict[str, list[Maker]] = {name: _makers(text) for name, text in TEMPLATES.items()}
-DATA = ["strings", "hashes", "lists", "sets", "zsets"]
+DATA = ["strings", "hashes", "lists", "sets", "zsets", "bits", "hyperloglogs", "geo"]
 EVERYTHING: list[Maker] = [
     *(maker for name in DATA for maker in FAMILIES[name] * 4),
     *FAMILIES["generic"] * 3,

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
 
 from tests.conformance.allowed import unfinished
-from tests.conformance.random_commands import BLOCKING, FAMILIES, Source
+from tests.conformance.random_commands import BLOCKING, DATA, FAMILIES, Source
 from tests.conformance.script import alike
 from tests.conformance.state import differences, keyspace
 from tests.conformance.wire import SILENCE, Connection
@@ -100,7 +100,7 @@ class Clients(RuleBasedStateMachine):
                 assert not _readable(mine), f"{name} waits on redis, ours said {mine.read()!r}"
 
     @precondition(lambda self: self.free())
-    @rule(data=st.data(), family=st.sampled_from(["strings", "lists", "hashes", "sets", "zsets", "generic"]))
+    @rule(data=st.data(), family=st.sampled_from([*DATA, "generic"]))
     def command(self, data: Any, family: str) -> None:
         chooser = DrawnChooser(data)
         name = chooser.pick(self.free())

@@ -7,6 +7,7 @@
 
 pub mod acl;
 pub mod admin;
+pub mod bits;
 pub mod blocking;
 pub mod client;
 pub mod client_commands;
@@ -19,7 +20,9 @@ pub mod debug;
 pub mod dispatch;
 pub mod engine;
 pub mod fault;
+pub mod geo;
 pub mod hashes;
+pub mod hyperloglog;
 pub mod info;
 pub mod introspect;
 pub mod keys;

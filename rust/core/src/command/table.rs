@@ -299,6 +299,9 @@ pub static FAMILIES: &[&[Command]] = &[
     super::debug::COMMANDS,
     super::lcs::COMMANDS,
     super::sort::COMMANDS,
+    super::bits::COMMANDS,
+    super::hyperloglog::COMMANDS,
+    super::geo::COMMANDS,
 ];
 
 /// All rows, without sub-commands.

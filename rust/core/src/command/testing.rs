@@ -71,6 +71,11 @@ impl Node {
         out.take()
     }
 
+    /// Send a request of any bytes as the first client.
+    pub fn ask_bytes_as_first(&mut self, words: &[&[u8]]) -> Vec<u8> {
+        self.ask_bytes(self.first, words.iter().copied())
+    }
+
     /// What a client was sent without having asked: messages, replies it waited for.
     pub fn heard(&mut self, token: Token) -> String {
         let client = self.engine.clients.get_mut(token).expect("the client is there");

@@ -190,12 +190,17 @@ impl Reply {
     pub fn double(&mut self, value: f64) {
         let mut text = Vec::with_capacity(32);
         write_f64(&mut text, value);
+        self.double_text(&text);
+    }
+
+    /// A floating-point number whose digits are chosen already.
+    pub fn double_text(&mut self, text: &[u8]) {
         if self.resp3 {
             self.bytes.push(b',');
-            self.bytes.extend_from_slice(&text);
+            self.bytes.extend_from_slice(text);
             self.bytes.extend_from_slice(b"\r\n");
         } else {
-            self.bulk(&text);
+            self.bulk(text);
         }
     }
 

@@ -117,6 +117,24 @@ impl Store {
         self.replace_text(found, &text, Keep::Expiry, entry::RAW)
     }
 
+    /// Put a string that a command made, whatever was under the key before; it is told as `raw`.
+    pub fn put_made_text(&mut self, database: u8, key: &[u8], text: Vec<u8>) -> Result<(), Full> {
+        self.counts.sets += 1;
+        if let Some(mut found) = self.find(database, key) {
+            if text.len() <= INLINE_TEXT {
+                return self.replace_text(&mut found, &text, Keep::Nothing, entry::RAW);
+            }
+            self.remove(found);
+        }
+        if text.len() <= INLINE_TEXT {
+            return self.insert(database, key, Kind::String, &text, entry::RAW, None, None).map(|_| ());
+        }
+        let number = self.objects.put(Object::Text(text));
+        self.insert(database, key, Kind::String, &number.to_le_bytes(), entry::OBJECT, None, None)
+            .map(|_| ())
+            .inspect_err(|_| drop(self.objects.take(number)))
+    }
+
     /// Put a string under a key that is not there.
     pub fn insert_text(&mut self, database: u8, key: &[u8], value: &[u8], keep: Keep) -> Result<Found, Full> {
         let expiry = if let Keep::Until(time) = keep { Some(time) } else { None };

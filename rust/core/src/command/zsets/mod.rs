@@ -9,6 +9,9 @@ mod look;
 mod pop;
 mod range;
 
+pub(super) use change::zadd;
+pub(super) use range::store_entries;
+
 use super::Ctx;
 use super::fault::{Done, Fault};
 use super::notify::{GENERIC, SORTED_SET};

@@ -88,7 +88,7 @@ pub fn zrangestore(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
 
 /// Put entries one by one into a new sorted set, that under a key in place of what it held, and answer how
 /// many they are.
-pub(super) fn store_entries<M: AsRef<[u8]>>(
+pub(in crate::command) fn store_entries<M: AsRef<[u8]>>(
     ctx: &mut Ctx<'_>,
     name: &[u8],
     entries: &[(M, f64)],
