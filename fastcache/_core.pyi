@@ -27,6 +27,9 @@ class Node:
     def start(self) -> None:
         """Bind, listen, run the event loop on its own thread; OSError when it cannot."""
 
+    def set_topology(self, topology: Topology) -> bool:
+        """Obey this topology from now on, or from the start; an older one changes nothing."""
+
     def stop(self) -> None:
         """Drain, then end the thread. A second call changes nothing."""
 

@@ -22,7 +22,7 @@ from fastcache.client.blocking import (
     grouped,
     redirected,
 )
-from fastcache.client.discovery import Member, Source, Watcher, connection_options
+from fastcache.client.discovery import Member, Source, Watcher, connection_options, introduced_asynchronously
 from fastcache.client.keys import PAIRS, READS, SUMMED, Word, keys_of, name_of
 from fastcache.client.routing import NoRouteError, Router, Server, View, surely_not_run
 from fastcache.errors import UsageError
@@ -98,7 +98,8 @@ class AsyncFastCache(AsyncCoreCommands):
         """The redis-py client of a server, with its own pool of connections."""
         key = (one.id, one.endpoint)
         if key not in self.clients:
-            options = connection_options(one, self.source) | {"retry": Retry(NoBackoff(), 0)} | self.options
+            options = connection_options(one, self.source, introduced_asynchronously)
+            options |= {"retry": Retry(NoBackoff(), 0)} | self.options
             self.clients[key] = redis.asyncio.Redis(**options)
         return self.clients[key]
 

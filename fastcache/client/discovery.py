@@ -11,7 +11,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ ASK_TIMEOUT_SECONDS = 3.0
 POLL_SECONDS = 20
 PAUSE_SECONDS = 1.0
 DEFAULT_PORTS = {"redis": 6379, "http": 8080, "https": 443}
+
+INTRODUCTION = ("FASTCACHE", "ROUTED")
 
 Member = dict[str, Any]
 
@@ -152,11 +154,27 @@ def weighed(node: Member) -> Member:
 
 def connect(one: Server, source: Source, **options: Any) -> "redis.Redis":
     """A redis-py client of one server. It never retries by itself: whether that is safe is decided here."""
-    return redis.Redis(**connection_options(one, source), **options)
+    return redis.Redis(**connection_options(one, source, introduced), **options)
 
 
-def connection_options(one: Server, source: Source) -> dict[str, Any]:
-    """Options that blocking and asynchronous clients of redis-py share."""
+def introduced(connection: Any) -> None:
+    """Greet a node as one who splits requests by node: keys of several slots at once are all right."""
+    connection.on_connect()
+    connection.send_command(*INTRODUCTION)
+    with contextlib.suppress(redis.ResponseError):  # Another kind of server knows nothing of it.
+        connection.read_response()
+
+
+async def introduced_asynchronously(connection: Any) -> None:
+    """As `introduced`, for asynchronous connections."""
+    await connection.on_connect()
+    await connection.send_command(*INTRODUCTION)
+    with contextlib.suppress(redis.ResponseError):
+        await connection.read_response()
+
+
+def connection_options(one: Server, source: Source, introduction: Callable[[Any], Any]) -> dict[str, Any]:
+    """Options that blocking and asynchronous clients of redis-py share, but for how they greet a node."""
     place: dict[str, Any] = (
         {"unix_socket_path": one.unix}
         if one.unix and Path(one.unix).is_socket()
@@ -167,6 +185,7 @@ def connection_options(one: Server, source: Source) -> dict[str, Any]:
         "username": source.username,
         "password": source.password,
         "socket_connect_timeout": 1.0,
+        "redis_connect_func": introduction if one.kind == "node" else None,
     }
 
 

@@ -11,6 +11,7 @@ Exit codes: 0 stopped in order, 1 could not start or the core ended by itself, 7
 """
 
 import _signal
+import _thread
 import gc
 import posix
 import sys
@@ -28,6 +29,10 @@ TICK_SECONDS = 1.0
 TICKS_PER_STATUS = 5
 
 OK, FAILED, BAD_CONFIGURATION = 0, 1, 78
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from fastcache.daemon.follow import Follower
 
 
 class Log:
@@ -141,6 +146,22 @@ def status_line(stats: dict[str, int | float]) -> str:
     return "STATUS=serving: " + ", ".join(f"{name} {stats[name]}" for name in shown if name in stats)
 
 
+def follower_of(node: _core.Node, chosen: dict[str, str], log: Log) -> "Follower | None":
+    """Who keeps a node of a cluster on the newest topology; the node has the best one at hand already."""
+    if not chosen.get("health") and not chosen.get("topology-file"):
+        return None
+    # Only now: a node that belongs to no cluster stays as small as it was.
+    from fastcache.daemon.follow import Follower  # noqa: PLC0415
+
+    places = (url.removeprefix("http://").rstrip("/") for url in chosen.get("health", "").split())
+    own = {"health": " ".join(places), "topology-file": chosen.get("topology-file", "")}
+    follower = Follower(own, log, node.set_topology, keeps=False)
+    follower.first("")
+    if follower.topology:
+        node.set_topology(follower.topology)
+    return follower
+
+
 def main(name: str, settings_descriptor: str) -> int:
     started = time.monotonic()
     settings = settings_from(int(settings_descriptor))
@@ -153,11 +174,14 @@ def main(name: str, settings_descriptor: str) -> int:
         return BAD_CONFIGURATION
     port = chosen.get("port", "")
     signals = Signals()
+    follower = follower_of(node, chosen, log)
     try:
         node.start()
     except OSError as error:
         log.write("error", "cannot start", port=port, error=error)
         return FAILED
+    if follower and follower.services:
+        _thread.start_new_thread(follower.follow, ())
     # Nothing that lives now will ever be garbage, and nothing later makes cycles.
     del settings, chosen
     gc.collect()

@@ -2,9 +2,8 @@
 
     proxy.py NAME SETTINGS_FD
 
-Where the topology comes from, best first: the health service (followed for ever), the file in which the
-last one was kept, the static list of nodes. A higher epoch always wins, and routing goes on by the last
-known topology however long the health service is away.
+How it is kept fresh is in follow.py. Routing goes on by the last known topology however long the health
+service is away.
 
 Exit codes are those of lean.py.
 """
@@ -18,119 +17,10 @@ import time
 sys.path.insert(0, __file__.rsplit("/", 3)[0])
 
 from fastcache import _core
-from fastcache.daemon.exchange import exchange
+from fastcache.daemon.follow import Follower
 from fastcache.daemon.lean import BAD_CONFIGURATION, FAILED, Log, Signals, serve, settings_from, tell
 
-# A question to the health service stays open so long; then it is asked anew.
-POLL_SECONDS = 25
-ANSWER_SECONDS = 5.0
-# For the first topology at the start, when an older one is known or none.
-FIRST_SECONDS = 2.0
-PAUSE_SECONDS = 1.0
-NOT_MODIFIED, OK, CREATED = 304, 200, 201
 PREFIX = "proxy."
-
-
-class Follower:
-    """Keeps a proxy on the newest topology."""
-
-    def __init__(self, proxy: _core.Proxy, own: dict[str, str], log: Log) -> None:
-        self.proxy = proxy
-        self.log = log
-        self.services = own.get("health", "").split()
-        self.file = own.get("topology-file", "")
-        self.here = own.get("here", "").split()
-        self.registration = own.get("registration", "")
-        self.key = own.get("admin-key", "")
-        self.topology: _core.Topology | None = None
-        self.heard = True  # so that the first failure is told
-
-    @property
-    def epoch(self) -> int:
-        """That of the topology in force; 0 when there is none."""
-        return self.topology.epoch if self.topology else 0
-
-    def first(self, static: str) -> None:
-        """Have a topology before the first client comes, if there is one to be had."""
-        if static:
-            self.topology = _core.Topology(static.encode())
-        if self.file:
-            try:
-                kept = _core.Topology.load(self.file)
-            except (OSError, ValueError) as error:
-                if exists(self.file):
-                    self.log.write("error", "the kept topology is of no use", error=error)
-            else:
-                # A static list that was changed outranks the file that was kept by an older one.
-                if not static or kept.epoch > 0:
-                    self.topology = kept
-        for place in self.services:
-            try:
-                status, body = exchange(place, "GET", "/topology", FIRST_SECONDS)
-                if status == OK:
-                    self.obey(_core.Topology(body), place)
-                    return
-            except (OSError, ValueError):
-                continue
-
-    def obey(self, topology: _core.Topology, origin: str) -> None:
-        """Route by a topology, and keep it, unless it is older than that in force."""
-        if self.topology and topology.epoch <= self.topology.epoch:
-            return
-        self.topology = topology
-        self.proxy.set_topology(topology, self.here)
-        self.log.write("info", "topology", epoch=topology.epoch, nodes=len(topology.node_ids), origin=origin)
-        if self.file:
-            try:
-                topology.save(self.file)
-            except OSError as error:
-                self.log.write("error", "the topology cannot be kept", file=self.file, error=error)
-
-    def follow(self) -> None:
-        """Ask the health services for ever, the next one when one does not answer."""
-        while True:
-            for place in self.services:
-                self.follow_one(place)
-            time.sleep(PAUSE_SECONDS)
-
-    def follow_one(self, place: str) -> None:
-        """Ask one service for news until it fails."""
-        registered = not self.registration
-        while True:
-            try:
-                registered = registered or self.register(place)
-                target = f"/topology?after={self.epoch}&timeout={POLL_SECONDS}"
-                status, body = exchange(place, "GET", target, POLL_SECONDS + ANSWER_SECONDS)
-                if status == OK:
-                    self.obey(_core.Topology(body), place)
-                elif status != NOT_MODIFIED:
-                    raise OSError(f"status {status}")
-            except (OSError, ValueError) as error:
-                if self.heard:
-                    self.log.write("warning", "the health service does not answer", place=place, error=error)
-                self.heard = False
-                return
-            if not self.heard:
-                self.log.write("info", "the health service answers again", place=place)
-            self.heard = True
-
-    def register(self, place: str) -> bool:
-        """Make ourselves known; a refusal is told once and not repeated at this service."""
-        body = f'{self.registration[:-1]}, "epoch": {self.epoch}}}'
-        headers = f"X-Admin-Key: {self.key}\r\n" if self.key else ""
-        status, answer = exchange(place, "POST", "/proxies", ANSWER_SECONDS, body=body, headers=headers)
-        if status not in {OK, CREATED}:
-            words = answer[:200].decode("utf-8", "replace")
-            self.log.write("warning", "not registered", place=place, status=status, answer=words)
-        return True
-
-
-def exists(path: str) -> bool:
-    try:
-        posix.stat(path)
-    except OSError:
-        return False
-    return True
 
 
 def main(name: str, settings_descriptor: str) -> int:
@@ -147,7 +37,8 @@ def main(name: str, settings_descriptor: str) -> int:
         return BAD_CONFIGURATION
     port = chosen.get("port", "")
     signals = Signals()
-    follower = Follower(proxy, own, log)
+    here = own.get("here", "").split()
+    follower = Follower(own, log, lambda topology: proxy.set_topology(topology, here), keeps=True)
     follower.first(own.get("topology", ""))
     try:
         proxy.start()
@@ -155,7 +46,7 @@ def main(name: str, settings_descriptor: str) -> int:
         log.write("error", "cannot start", port=port, error=error)
         return FAILED
     if follower.topology:
-        proxy.set_topology(follower.topology, follower.here)
+        proxy.set_topology(follower.topology, here)
     if follower.services:
         _thread.start_new_thread(follower.follow, ())
     del settings, of_the_core, chosen, own

@@ -82,11 +82,12 @@ class ProcessSpec:
 def cluster(wish: Wish, directory: Path) -> tuple[ProcessSpec, ...]:
     """The processes that fulfil `wish`, with their files under `directory`."""
     ports = run_of_ports("node", wish.nodes, DEFAULT_NODES, wish.node_port, DEFAULT_NODE_PORT)
-    specs = [node(port, directory, wish.settings, unix=not wish.only_nodes) for port in ports]
-    if not wish.only_nodes:
-        specs.append(health(wish, directory))
+    service = None if wish.only_nodes else health(wish, directory)
+    url = f"http://{service.endpoint}" if service else ""
+    specs = [node(port, directory, wish.settings, url) for port in ports]
+    if service:
+        specs.append(service)
         ports = run_of_ports("proxy", wish.proxies, DEFAULT_PROXIES, wish.proxy_port, DEFAULT_PROXY_PORT)
-        url = f"http://{specs[-1].endpoint}"
         specs += [proxy(port, directory, wish.settings, url) for port in ports]
         if wish.balancer:
             specs.append(balancer(wish, directory))
@@ -118,12 +119,14 @@ def placed(name: str, port: int, directory: Path, *, unix: bool) -> tuple[Path, 
     return home, own
 
 
-def node(port: int, directory: Path, settings: Settings, *, unix: bool = False) -> ProcessSpec:
-    """A cache node on the loopback interface."""
+def node(port: int, directory: Path, settings: Settings, health_url: str = "") -> ProcessSpec:
+    """A cache node on the loopback interface; with a health service it takes its part in a cluster."""
     name = f"node-{port}"
     chosen = dict(settings)
-    home, own = placed(name, port, directory, unix=unix and "unixsocket" not in chosen)
+    home, own = placed(name, port, directory, unix=bool(health_url) and "unixsocket" not in chosen)
     own["dir"] = str(home)
+    if health_url:
+        own |= {"node-id": name, "health": health_url, "topology-file": str(home / "topology.json")}
     common = tuple((key, value) for key, value in settings if key not in own)
     return ProcessSpec(name, "node", Endpoint(LOOPBACK, port), home, (*own.items(), *common))
 

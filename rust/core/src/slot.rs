@@ -6,6 +6,64 @@
 /// How many slots the key space has; fixed by the Redis Cluster convention.
 pub const SLOT_COUNT: u16 = 16_384;
 
+/// A set of slots: a bit for each.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SlotSet([u64; SLOT_COUNT as usize / 64]);
+
+impl Default for SlotSet {
+    fn default() -> Self {
+        SlotSet([0; SLOT_COUNT as usize / 64])
+    }
+}
+
+impl std::fmt::Debug for SlotSet {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(out, "SlotSet({})", self.len())
+    }
+}
+
+impl FromIterator<u16> for SlotSet {
+    fn from_iter<I: IntoIterator<Item = u16>>(slots: I) -> Self {
+        let mut set = SlotSet::default();
+        slots.into_iter().for_each(|slot| set.add(slot));
+        set
+    }
+}
+
+impl SlotSet {
+    /// Whether a slot is in it.
+    #[inline(always)]
+    pub fn has(&self, slot: u16) -> bool {
+        self.0[usize::from(slot % SLOT_COUNT) / 64] >> (slot % 64) & 1 != 0
+    }
+
+    /// Put a slot in.
+    #[inline]
+    pub fn add(&mut self, slot: u16) {
+        self.0[usize::from(slot % SLOT_COUNT) / 64] |= 1 << (slot % 64);
+    }
+
+    /// Take a slot out.
+    pub fn remove(&mut self, slot: u16) {
+        self.0[usize::from(slot % SLOT_COUNT) / 64] &= !(1 << (slot % 64));
+    }
+
+    /// How many slots are in it.
+    pub fn len(&self) -> usize {
+        self.0.iter().map(|word| word.count_ones() as usize).sum()
+    }
+
+    /// Whether none is.
+    pub fn is_empty(&self) -> bool {
+        self.0.iter().all(|&word| word == 0)
+    }
+
+    /// Those in it, ascending.
+    pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
+        (0..SLOT_COUNT).filter(|&slot| self.has(slot))
+    }
+}
+
 /// The slot that owns `key`. Never fails: every byte string is a key.
 #[inline]
 pub fn slot_of(key: &[u8]) -> u16 {
@@ -78,6 +136,15 @@ const fn tables() -> [[u16; 256]; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_set_of_slots_knows_its_slots() {
+        let mut set: SlotSet = [0, 63, 64, 16_383].into_iter().collect();
+        set.add(5);
+        set.remove(63);
+        assert_eq!(set.iter().collect::<Vec<_>>(), [0, 5, 64, 16_383]);
+        assert_eq!((set.len(), set.has(63), set.is_empty()), (4, false, false));
+    }
 
     #[test]
     fn the_published_check_value_holds() {

@@ -17,6 +17,8 @@ use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
+use crate::topology::Topology;
+
 /// Python keeps its own allocator; this one serves the core alone, which counts what it holds.
 #[global_allocator]
 static ALLOCATOR: Counting<mimalloc::MiMalloc> = Counting(mimalloc::MiMalloc);
@@ -39,6 +41,11 @@ impl Node {
     /// Bind, listen, and run the event loop on its own thread.
     fn start(&self, py: Python<'_>) -> PyResult<()> {
         py.detach(|| self.inner.start()).map_err(os_error)
+    }
+
+    /// Obey this topology from now on, or from the start; an older one than that in force changes nothing.
+    fn set_topology(&self, topology: &Topology) -> bool {
+        self.inner.set_topology(topology.document().clone())
     }
 
     /// Drain, then end the thread. A second call changes nothing.

@@ -119,6 +119,16 @@ fn deliver(engine: &mut Engine, client: &mut Client, reply: &[u8]) {
     engine.resumed.push(client.token);
 }
 
+/// End a client's waiting with this reply.
+pub fn answer(engine: &mut Engine, token: Token, reply: &[u8]) {
+    if let Some(mut client) = engine.clients.take(token) {
+        if stop_waiting(engine, &mut client).is_some() {
+            deliver(engine, &mut client, reply);
+        }
+        engine.clients.put_back(client);
+    }
+}
+
 /// Answer those whose time is up.
 pub fn expire(engine: &mut Engine) {
     let now = engine.store.now();

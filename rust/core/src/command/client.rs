@@ -70,6 +70,10 @@ pub struct Client {
     pub monitor: bool,
     /// What it reads is tracked (CLIENT TRACKING).
     pub tracking: Option<Box<super::tracking::Tracking>>,
+    /// READONLY: it is content with copies of slots that this node has from others.
+    pub reads_copies: bool,
+    /// It splits requests by node: keys of several slots at once are all right.
+    pub routed: bool,
 }
 
 /// Commands queued by MULTI.
@@ -156,6 +160,8 @@ impl Client {
             by_unix_socket: false,
             monitor: false,
             tracking: None,
+            reads_copies: false,
+            routed: false,
         }
     }
 

@@ -177,7 +177,7 @@ fn hello(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     ctx.out.bulk(b"id");
     ctx.out.integer(ctx.client.id as i64);
     ctx.out.bulk(b"mode");
-    ctx.out.bulk(if ctx.engine.settings.is_on(Name::cluster_enabled) { b"cluster" } else { b"standalone" });
+    ctx.out.bulk(ctx.engine.mode().as_bytes());
     ctx.out.bulk(b"role");
     ctx.out.bulk(b"master");
     ctx.out.bulk(b"modules");
@@ -219,6 +219,8 @@ fn reset(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
     ctx.client.replies = super::client::Replies::On;
     ctx.client.no_evict = false;
     ctx.client.no_touch = false;
+    ctx.client.reads_copies = false;
+    ctx.client.routed = false;
     ctx.client.authenticated = ctx.engine.settings.text(Name::requirepass).is_empty();
     ctx.out.raw(b"+RESET\r\n");
     Ok(())

@@ -23,7 +23,7 @@ pub fn serve(engine: &mut Engine, client: &mut Client, args: &Args<'_>, out: &mu
         }
     };
     client.last_command = Some(row);
-    if let Err(fault) = admit(engine, client, row) {
+    if let Err(fault) = admit(engine, client, row, args) {
         refuse(engine, client, out, &fault, Some(place));
         return silence(client, out, start);
     }
@@ -127,7 +127,7 @@ pub fn resolve_quietly(args: &Args<'_>) -> Option<(&'static Command, u32)> {
 
 /// Whether the client may run the command now.
 #[inline]
-fn admit(engine: &mut Engine, client: &mut Client, row: &'static Command) -> Result<(), Fault> {
+fn admit(engine: &mut Engine, client: &mut Client, row: &'static Command, args: &Args<'_>) -> Result<(), Fault> {
     if !client.authenticated && engine.settings.text(Name::requirepass).is_empty() {
         client.authenticated = true; // The password was taken away since the client came.
     }
@@ -136,6 +136,9 @@ fn admit(engine: &mut Engine, client: &mut Client, row: &'static Command) -> Res
     }
     if row.is(flag::PROTECTED) && !super::server::debug_allowed(engine, client) {
         return Err(super::server::debug_refusal());
+    }
+    if let Some(membership) = &engine.membership {
+        super::cluster::redirect::admit(engine, membership, client, row, args)?;
     }
     if needs_room(client, row) && !engine.make_room() {
         return Err(Fault::OUT_OF_MEMORY);

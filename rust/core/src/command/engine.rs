@@ -79,7 +79,14 @@ pub struct Engine {
     pub latencies: super::latency::Latencies,
     /// Bytes of memory in use before there were any data.
     pub memory_at_start: usize,
+    /// The cluster this node belongs to; `None` while it was given no topology.
+    pub membership: Option<Box<super::cluster::Membership>>,
+    /// Has something done here by the loop, from another thread.
+    pub errands: Option<Errands>,
 }
+
+/// See [`Engine::errands`].
+pub type Errands = std::sync::Arc<dyn Fn(Box<dyn FnOnce(&mut Engine) + Send>) + Send + Sync>;
 
 /// Counters that only rise, and a few gauges.
 #[derive(Clone, Default)]
@@ -167,6 +174,8 @@ impl Engine {
             monitors: Vec::new(),
             latencies: super::latency::Latencies::default(),
             memory_at_start: 0,
+            membership: None,
+            errands: None,
         };
         engine.settings_changed();
         engine.memory_at_start = engine.used_memory();
@@ -192,6 +201,11 @@ impl Engine {
     /// Have the store tell which keys expire or are evicted, when anybody cares.
     pub fn tell_gone_if_needed(&mut self) {
         self.store.tell_gone = self.events != 0 || !self.watchers.is_empty() || self.tracking.is_on();
+    }
+
+    /// What Redis calls the way a server runs.
+    pub fn mode(&self) -> &'static str {
+        if self.membership.is_some() { "cluster" } else { "standalone" }
     }
 
     /// A client for a new connection, not yet among the others.

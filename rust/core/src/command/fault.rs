@@ -38,6 +38,8 @@ faults! {
     INVALID_CURSOR "ERR invalid cursor";
     BAD_TIMEOUT "ERR timeout is not a float or out of range";
     NEGATIVE_TIMEOUT "ERR timeout is negative";
+    CROSS_SLOT "CROSSSLOT Keys in request don't hash to the same slot";
+    CLUSTER_OFF "ERR This instance has cluster support disabled";
     FAR_TIMEOUT "ERR timeout is out of range";
 }
 

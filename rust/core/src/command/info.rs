@@ -104,7 +104,7 @@ fn server_section(lines: &mut Lines, engine: &mut Engine) {
     lines.put("redis_git_sha1", "00000000");
     lines.put("redis_git_dirty", 0);
     lines.put("redis_build_id", &engine.run_id[..15]);
-    lines.put("redis_mode", if engine.settings.is_on(Name::cluster_enabled) { "cluster" } else { "standalone" });
+    lines.put("redis_mode", engine.mode());
     lines.put("os", process::system());
     lines.put("arch_bits", usize::BITS);
     lines.put("monotonic_clock", "POSIX clock_gettime");
@@ -330,12 +330,13 @@ fn latencies(lines: &mut Lines, engine: &mut Engine) {
 }
 
 fn cluster(lines: &mut Lines, engine: &mut Engine) {
-    lines.put("cluster_enabled", u8::from(engine.settings.is_on(Name::cluster_enabled)));
+    lines.put("cluster_enabled", u8::from(engine.membership.is_some()));
 }
 
 fn own(lines: &mut Lines, engine: &mut Engine) {
     lines.put("fastcache_version", env!("CARGO_PKG_VERSION"));
-    lines.put("node_id", engine.settings.text(Name::node_id));
+    lines.put("node_id", super::cluster::membership::own_id(engine));
+    lines.put("topology_epoch", engine.membership.as_ref().map_or(0, |membership| membership.document.epoch));
     for (name, value) in figures(engine) {
         lines.put(name, value);
     }

@@ -33,6 +33,15 @@ pub const COMMANDS: &[Command] = &[Command {
             summary: "Tells hits, misses, sets, deletes, evictions, expirations, and what is held now.",
             ..sub("stats", statistics, 2, flag::READONLY | flag::LOADING | flag::STALE | flag::FAST)
         },
+        Command {
+            summary: "Tells the topology in force, or takes a newer one over (SET).",
+            syntax: "[SET document]",
+            ..sub("topology", super::cluster::topology::topology, -2, flag::ADMIN | flag::LOADING | flag::STALE)
+        },
+        Command {
+            summary: "Says that this connection splits requests by node, not by slot.",
+            ..sub("routed", super::cluster::topology::routed, 2, flag::LOADING | flag::STALE | flag::FAST)
+        },
         Command { summary: "Lists the sub-commands.", ..sub("help", help, 2, flag::LOADING | flag::STALE) },
     ],
     ..Command::new("fastcache", server::needs_subcommand, -2, 0)

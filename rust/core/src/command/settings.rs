@@ -78,7 +78,9 @@ settings! {
     unixsocket "unixsocket" Kind::Text, "", start, "Path of a Unix socket to listen on besides; empty for none.";
     unixsocketperm "unixsocketperm" Kind::Text, "700", start, "Access mode of the Unix socket, octal.";
     dir "dir" Kind::Text, ".", run, "Directory for what the node keeps on disk.";
-    node_id "node-id" Kind::Text, "", start, "Name of this node in the cluster; empty for host:port.";
+    node_id "node-id" Kind::Text, "", start, "Name of this node in the cluster; empty for node-PORT.";
+    health "health" Kind::Special, "", start, "Addresses (http://HOST:PORT) of the health services; the topology that they publish is obeyed.";
+    topology_file "topology-file" Kind::Text, "", start, "Where the last known topology is kept, for a start without a health service.";
     requirepass "requirepass" Kind::Secret, "", run, "Password that clients must give before anything else; empty for none.";
     maxclients "maxclients" Kind::Integer(1, u32::MAX as i64), "10000", run, "Most clients at a time.";
     timeout "timeout" Kind::Integer(0, i32::MAX as i64), "0", run, "Seconds after which an idle client is closed; 0 never.";
@@ -140,7 +142,7 @@ settings! {
     stop_writes_on_bgsave_error "stop-writes-on-bgsave-error" Kind::Boolean, "yes", run, "Accepted for compatibility.";
     lua_time_limit "lua-time-limit" Kind::Integer(0, ANY), "5000", run, "Milliseconds after which a script may be killed.";
     busy_reply_threshold "busy-reply-threshold" Kind::Integer(0, ANY), "5000", run, "Milliseconds after which a script may be killed.";
-    cluster_enabled "cluster-enabled" Kind::Boolean, "no", start, "Whether this node owns only a part of the slots and redirects for the rest.";
+    cluster_enabled "cluster-enabled" Kind::Boolean, "no", start, "Accepted for compatibility: a node takes its part in a cluster as soon as it has a topology.";
     min_replicas_to_write "min-replicas-to-write" Kind::Integer(0, i32::MAX as i64), "0", run, "Accepted for compatibility.";
     min_replicas_max_lag "min-replicas-max-lag" Kind::Integer(0, i32::MAX as i64), "10", run, "Accepted for compatibility.";
     replica_priority "replica-priority" Kind::Integer(0, i32::MAX as i64), "100", run, "Accepted for compatibility.";
@@ -310,6 +312,18 @@ fn special(name: &str, value: &str, before: &str) -> Result<(String, i64), Strin
             Ok((super::notify::format_classes(flags), i64::from(flags)))
         }
         "client-output-buffer-limit" => output_limits(value, before),
+        "health" => {
+            let good = |url: &str| {
+                let place = url.strip_prefix("http://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+                place.and_then(|place| place.rsplit_once(':')).is_some_and(|(host, port)| {
+                    !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok_and(|port| port > 0)
+                })
+            };
+            match value.split_whitespace().find(|url| !good(url)) {
+                Some(url) => Err(format!("{url} must be http://HOST:PORT")),
+                None => Ok((value.split_whitespace().collect::<Vec<_>>().join(" "), 0)),
+            }
+        }
         "save" => {
             let numbers: Option<Vec<i64>> = value.split_whitespace().map(|word| parse_i64(word.as_bytes())).collect();
             let valid = |numbers: &Vec<i64>| {

@@ -14,7 +14,10 @@ pub use crate::command::settings;
 pub use proxy::Proxy;
 
 use crate::command::Engine;
+use crate::command::cluster::membership::{self, Obeyed};
+use crate::command::cluster::topology;
 use crate::command::settings::{SETTINGS, Settings};
+use crate::topology::Document;
 use runner::Runner;
 use std::io;
 use std::sync::Mutex;
@@ -23,6 +26,8 @@ use std::time::Duration;
 /// A node. Dropping it stops it.
 pub struct Node {
     settings: Mutex<Option<Settings>>,
+    /// The topology to start with.
+    first: Mutex<Option<Document>>,
     runner: Runner<Engine>,
 }
 
@@ -30,7 +35,7 @@ impl Node {
     /// A node with these settings, not yet running. The error names the setting and what is wrong with it.
     pub fn new(pairs: &[(String, String)]) -> Result<Node, String> {
         let runner = Runner::new().map_err(|error| format!("cannot open a pipe: {error}"))?;
-        Ok(Node { settings: Mutex::new(Some(settings_from(pairs)?)), runner })
+        Ok(Node { settings: Mutex::new(Some(settings_from(pairs)?)), first: Mutex::new(None), runner })
     }
 
     /// Open the sockets and serve, on a thread of its own. When this returns, clients can connect.
@@ -38,11 +43,29 @@ impl Node {
         let Some(settings) = lock(&self.settings).take() else {
             return Err(io::Error::other("the node was started before"));
         };
-        let engine = Engine::new(settings, random_seed(), crate::clock::wall_ms());
-        self.runner.start("fastcache-data", |inbox| {
+        let mut engine = Engine::new(settings, random_seed(), crate::clock::wall_ms());
+        if let Some(document) = lock(&self.first).take() {
+            let _ = membership::obey(&mut engine, document); // There is none yet that could outrank it.
+        }
+        self.runner.start("fastcache-data", |inbox, errands| {
+            engine.errands = Some(errands);
             let (mut serving, waker) = event_loop::EventLoop::open(engine, inbox)?;
             Ok((waker, move |heartbeat: &std::sync::atomic::AtomicU64| serving.run(heartbeat)))
         })
+    }
+
+    /// Obey this topology from now on, or from the start when the node is not started yet; an older one than that
+    /// in force changes nothing. `false` when the node has ended.
+    pub fn set_topology(&self, document: Document) -> bool {
+        if lock(&self.settings).is_some() {
+            *lock(&self.first) = Some(document);
+            return true;
+        }
+        self.runner.send(Box::new(|engine| {
+            if membership::obey(engine, document) == Ok(Obeyed::Taken) {
+                topology::keep(engine, None);
+            }
+        }))
     }
 
     /// Have clients' replies sent, close and end; waits until it is done. Again is no error.

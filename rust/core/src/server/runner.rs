@@ -8,12 +8,15 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// Something another thread wants done by the loop `L`.
 pub type Errand<L> = Box<dyn FnOnce(&mut L) + Send>;
+
+/// Sends errands to a loop from anywhere.
+pub type Errands<L> = Arc<dyn Fn(Errand<L>) + Send + Sync>;
 
 /// What the loop and its owner share.
 #[derive(Default)]
@@ -48,7 +51,7 @@ impl<L: 'static> Runner<L> {
     pub fn start<R>(
         &self,
         name: &str,
-        open: impl FnOnce(Receiver<Errand<L>>) -> io::Result<(Waker, R)>,
+        open: impl FnOnce(Receiver<Errand<L>>, Errands<L>) -> io::Result<(Waker, R)>,
     ) -> io::Result<()>
     where
         R: FnOnce(&AtomicU64) + Send + 'static,
@@ -57,7 +60,19 @@ impl<L: 'static> Runner<L> {
             return Err(io::Error::other("it was started before"));
         };
         let (errands, inbox) = channel();
-        let (waker, run) = open(inbox)?;
+        // The waker comes to be with the loop, which is where errands are wanted: it is filled in below.
+        let late: Arc<OnceLock<Waker>> = Arc::default();
+        let for_the_loop: Errands<L> = {
+            let (errands, late) = (Mutex::new(errands.clone()), Arc::clone(&late));
+            Arc::new(move |errand| {
+                let _ = lock(&errands).send(errand);
+                if let Some(waker) = late.get() {
+                    waker.wake();
+                }
+            })
+        };
+        let (waker, run) = open(inbox, for_the_loop)?;
+        let _ = late.set(waker.clone());
         let shared = Arc::clone(&self.shared);
         let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
             // The guard tells the end even if the loop panics, so that nobody waits for it in vain.

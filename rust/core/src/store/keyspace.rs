@@ -249,6 +249,16 @@ impl Store {
         }
     }
 
+    /// The slot of a key, which may have been worked out already.
+    #[inline(always)]
+    pub fn slot_of(&self, key: &[u8]) -> u16 {
+        if self.expected.address == key.as_ptr() as usize && self.expected.len == key.len() {
+            self.expected.slot
+        } else {
+            slot_of(key)
+        }
+    }
+
     /// Find a key. One whose time has come is removed and not found.
     #[inline]
     pub fn find(&mut self, database: u8, key: &[u8]) -> Option<Found> {

@@ -37,7 +37,7 @@ impl Proxy {
             return Err(io::Error::other("the proxy was started before"));
         };
         let engine = Engine::new(settings, super::random_seed(), crate::clock::wall_ms());
-        self.runner.start("fastcache-proxy", |inbox| {
+        self.runner.start("fastcache-proxy", |inbox, _| {
             let (mut serving, waker) = event_loop::EventLoop::open(engine, inbox)?;
             Ok((waker, move |heartbeat: &std::sync::atomic::AtomicU64| serving.run(heartbeat)))
         })

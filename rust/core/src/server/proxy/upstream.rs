@@ -88,6 +88,8 @@ impl Upstream {
         } else if !password.is_empty() {
             upstream.greet(&[b"AUTH", password.as_bytes()]);
         }
+        // Requests are split by node: a node must not ask for one slot at a time, as it does of cluster clients.
+        upstream.greet(&[b"FASTCACHE", b"ROUTED"]);
         if key.database > 0 {
             upstream.greet(&[b"SELECT", key.database.to_string().as_bytes()]);
         }

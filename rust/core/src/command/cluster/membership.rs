@@ -1,0 +1,131 @@
+//! What this node knows of the cluster it belongs to: the topology in force, and which slots are its own.
+//!
+//! A node that was never given a topology serves every key. One that has one obeys the highest epoch it has
+//! seen, and no other cluster's. What changed is carried out by [`obey`]: who waits for a key that now lives
+//! elsewhere is sent there.
+
+use super::super::client::Token;
+use super::super::fault::Fault;
+use super::super::settings::Name;
+use super::super::{Engine, blocking};
+use crate::slot::{SlotSet, slot_of};
+use crate::topology::document::{Document, Node};
+
+/// See the module's page.
+pub struct Membership {
+    /// The topology in force.
+    pub document: Document,
+    /// Of its canonical bytes.
+    pub digest: String,
+    /// Where we stand among its nodes; `None` when it does not name us.
+    pub me: Option<u16>,
+    /// Slots whose main we are.
+    pub own: SlotSet,
+    /// Slots of which we hold a copy.
+    pub copied: SlotSet,
+}
+
+impl Membership {
+    /// The part that the node called `id` plays in a topology.
+    pub fn new(document: Document, id: &str) -> Membership {
+        let me = document.index_of(id);
+        let digest = document.digest();
+        let mut own = SlotSet::default();
+        let mut copied = SlotSet::default();
+        if let Some(me) = me {
+            for slot in 0..crate::slot::SLOT_COUNT {
+                if document.main(slot) == me {
+                    own.add(slot);
+                } else if document.replicas_of(slot).contains(&me) {
+                    copied.add(slot);
+                }
+            }
+        }
+        Membership { document, digest, me, own, copied }
+    }
+
+    /// The node that is the main of a slot.
+    pub fn main_of(&self, slot: u16) -> Option<&Node> {
+        self.document.nodes().get(usize::from(self.document.main(slot)))
+    }
+
+    /// Where a client finds a slot, as `MOVED` says it.
+    pub fn moved(&self, slot: u16) -> Fault {
+        match self.main_of(slot) {
+            Some(node) => Fault::new(format!("MOVED {slot} {}:{}", node.host, node.port)),
+            None => Fault::new("CLUSTERDOWN Hash slot not served"),
+        }
+    }
+
+    /// Slots that have a main.
+    pub fn assigned(&self) -> usize {
+        (0..crate::slot::SLOT_COUNT).filter(|&slot| self.main_of(slot).is_some()).count()
+    }
+}
+
+/// What a topology came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Obeyed {
+    /// It is in force now.
+    Taken,
+    /// It was in force already.
+    Known,
+}
+
+/// This node's name in the cluster.
+pub fn own_id(engine: &Engine) -> String {
+    match engine.settings.text(Name::node_id) {
+        "" => format!("node-{}", engine.settings.number(Name::port)),
+        id => id.to_owned(),
+    }
+}
+
+/// Whether a topology outranks the one in force; an error when it never may.
+pub fn judge(engine: &Engine, document: &Document) -> Result<Obeyed, Fault> {
+    let Some(now) = &engine.membership else {
+        return Ok(Obeyed::Taken);
+    };
+    let (old, new) = (&now.document.cluster.id, &document.cluster.id);
+    if !old.is_empty() && !new.is_empty() && old != new {
+        return Err(Fault::new(format!("ERR this topology is of cluster {new}, and this node belongs to {old}")));
+    }
+    if document.epoch < now.document.epoch {
+        let (theirs, ours) = (document.epoch, now.document.epoch);
+        return Err(Fault::new(format!("STALE epoch {theirs} is older than {ours}")));
+    }
+    if document.epoch > now.document.epoch {
+        return Ok(Obeyed::Taken);
+    }
+    if document.digest() == now.digest {
+        return Ok(Obeyed::Known);
+    }
+    Err(Fault::new(format!("STALE epoch {} is known with other contents; raise the epoch", document.epoch)))
+}
+
+/// Take a topology over, unless it is older than the one in force.
+pub fn obey(engine: &mut Engine, document: Document) -> Result<Obeyed, Fault> {
+    if judge(engine, &document)? == Obeyed::Known {
+        return Ok(Obeyed::Known);
+    }
+    let membership = Membership::new(document, &own_id(engine));
+    engine.membership = Some(Box::new(membership));
+    send_on(engine);
+    Ok(Obeyed::Taken)
+}
+
+/// Tell those who wait for keys that are not ours any more where to go.
+fn send_on(engine: &mut Engine) {
+    let Some(membership) = &engine.membership else { return };
+    let lost: Vec<(Token, Fault)> = engine
+        .clients
+        .iter()
+        .filter_map(|client| {
+            let blocked = client.blocked.as_ref()?;
+            let slot = blocked.keys.iter().map(|key| slot_of(key)).find(|&slot| !membership.own.has(slot))?;
+            Some((client.token, membership.moved(slot)))
+        })
+        .collect();
+    for (token, fault) in lost {
+        blocking::unblock(engine, token, Some(&fault));
+    }
+}

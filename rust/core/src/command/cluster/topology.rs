@@ -1,0 +1,118 @@
+//! FASTCACHE TOPOLOGY and FASTCACHE ROUTED: how a node gets its topology, and who may ask by node.
+//!
+//! A topology holds from the moment it arrives; whoever brought it hears OK once it is on disk as well, so that
+//! a node that falls over and comes back does not forget what it has promised to refuse.
+
+use super::super::blocking;
+use super::super::client::{Blocked, OnTimeout, Token};
+use super::super::fault::{Done, Fault};
+use super::super::settings::Name;
+use super::super::{Ctx, Engine};
+use super::membership::{self, Obeyed};
+use crate::resp::{Args, Reply};
+use crate::topology::{Document, file};
+use std::path::PathBuf;
+
+/// Tell the topology in force, or take another over.
+pub fn topology(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
+    if args.len() == 2 {
+        return tell(ctx);
+    }
+    if args.len() != 4 || !args.is(2, "SET") {
+        return Err(Fault::SYNTAX);
+    }
+    let document = Document::parse(args.at(3)).map_err(|error| Fault::new(format!("ERR {error}")))?;
+    if membership::obey(ctx.engine, document)? == Obeyed::Taken
+        && keep(ctx.engine, Some((ctx.client.token, ctx.client.id)))
+    {
+        // The answer follows when it is kept.
+        wait(ctx, args);
+        return Ok(());
+    }
+    ctx.out.ok();
+    Ok(())
+}
+
+fn tell(ctx: &mut Ctx<'_>) -> Done {
+    let id = membership::own_id(ctx.engine);
+    let (epoch, digest, own) = match &ctx.engine.membership {
+        Some(membership) => (membership.document.epoch, membership.digest.as_str(), membership.own.len()),
+        None => (0, "", 0),
+    };
+    ctx.out.map(4);
+    ctx.out.bulk(b"epoch");
+    ctx.out.integer(epoch as i64);
+    ctx.out.bulk(b"digest");
+    ctx.out.bulk(digest.as_bytes());
+    ctx.out.bulk(b"id");
+    ctx.out.bulk(id.as_bytes());
+    ctx.out.bulk(b"main");
+    ctx.out.count(own);
+    Ok(())
+}
+
+/// Write the topology to its file, on a thread of its own: a slow disk must not hold up clients. `false` when
+/// there is nobody to wait for: no file is set, or this is no running node.
+pub fn keep(engine: &mut Engine, asker: Option<(Token, u64)>) -> bool {
+    let path = PathBuf::from(engine.settings.text(Name::topology_file));
+    let (Some(membership), Some(errands)) = (&engine.membership, engine.errands.clone()) else { return false };
+    if path.as_os_str().is_empty() {
+        return false;
+    }
+    let document = membership.document.clone();
+    let work = move || {
+        let kept = keep_newer(&path, &document);
+        errands(Box::new(move |engine: &mut Engine| {
+            if let Some((token, id)) = asker {
+                answer(engine, token, id, kept);
+            }
+        }));
+    };
+    std::thread::Builder::new().name("fastcache-topology".into()).spawn(work).is_ok()
+}
+
+/// Threads may overtake one another: the newest must stay.
+fn keep_newer(path: &std::path::Path, document: &Document) -> std::io::Result<()> {
+    static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
+    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if file::load(path).is_ok_and(|kept| kept.cluster.id == document.cluster.id && kept.epoch > document.epoch) {
+        return Ok(());
+    }
+    file::save(path, document)
+}
+
+fn wait(ctx: &mut Ctx<'_>, args: &Args<'_>) {
+    ctx.engine.blocked_clients += 1;
+    ctx.client.blocked = Some(Blocked {
+        command: ctx.command,
+        args: args.to_owned(),
+        keys: Vec::new(),
+        database: 0,
+        deadline: 0,
+        on_timeout: OnTimeout::Null,
+    });
+}
+
+fn answer(engine: &mut Engine, token: Token, id: u64, kept: std::io::Result<()>) {
+    if engine.clients.get(token).is_none_or(|client| client.id != id || client.blocked.is_none()) {
+        return; // It did not wait for this.
+    }
+    match kept {
+        Ok(()) => {
+            let mut ok = Reply::new(false);
+            ok.ok();
+            blocking::answer(engine, token, ok.bytes());
+        }
+        Err(error) => {
+            let fault = Fault::new(format!("ERR the topology is in force, but cannot be kept on disk: {error}"));
+            blocking::unblock(engine, token, Some(&fault));
+        }
+    }
+}
+
+/// A connection of a proxy or of our own client library: it splits requests by node, not by slot.
+pub fn routed(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
+    ctx.client.routed = true;
+    ctx.out.ok();
+    Ok(())
+}
