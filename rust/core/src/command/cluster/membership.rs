@@ -26,17 +26,20 @@ pub struct Membership {
 }
 
 impl Membership {
-    /// The part that the node called `id` plays in a topology.
-    pub fn new(document: Document, id: &str) -> Membership {
+    /// The part that the node called `id` plays in a topology, in the run of its process that is called `run`.
+    pub fn new(document: Document, id: &str, run: &str) -> Membership {
         let me = document.index_of(id);
+        let meant = me.map_or("", |me| document.nodes()[usize::from(me)].run.as_str());
+        // Restarted since: we hold nothing of what the topology believes that we hold.
+        let holds = me.filter(|_| meant.is_empty() || meant == run);
         let digest = document.digest();
         let mut own = SlotSet::default();
         let mut copied = SlotSet::default();
-        if let Some(me) = me {
+        if let Some(me) = holds {
             for slot in 0..crate::slot::SLOT_COUNT {
                 if document.main(slot) == me {
                     own.add(slot);
-                } else if document.replicas_of(slot).contains(&me) {
+                } else if document.replicas_of(slot).contains(&me) && !document.learners_of(slot).contains(&me) {
                     copied.add(slot);
                 }
             }
@@ -52,6 +55,9 @@ impl Membership {
     /// Where a client finds a slot, as `MOVED` says it.
     pub fn moved(&self, slot: u16) -> Fault {
         match self.main_of(slot) {
+            Some(_) if self.me == Some(self.document.main(slot)) => {
+                Fault::new("CLUSTERDOWN Hash slot not served: this node was restarted and does not hold it any more")
+            }
             Some(node) => Fault::new(format!("MOVED {slot} {}:{}", node.host, node.port)),
             None => Fault::new("CLUSTERDOWN Hash slot not served"),
         }
@@ -107,7 +113,7 @@ pub fn obey(engine: &mut Engine, document: Document) -> Result<Obeyed, Fault> {
     if judge(engine, &document)? == Obeyed::Known {
         return Ok(Obeyed::Known);
     }
-    let membership = Membership::new(document, &own_id(engine));
+    let membership = Membership::new(document, &own_id(engine), &engine.run_id);
     engine.membership = Some(Box::new(membership));
     send_on(engine);
     Ok(Obeyed::Taken)

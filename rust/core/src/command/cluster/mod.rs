@@ -258,8 +258,9 @@ mod tests {
             ("CLUSTER INFO", "-ERR This instance has cluster support disabled"),
             ("CLUSTER FOO", "-ERR unknown subcommand 'FOO'. Try CLUSTER HELP."),
             ("READONLY", "-ERR This instance has cluster support disabled"),
-            ("FASTCACHE TOPOLOGY", "*8 $5 epoch :0 $6 digest $0  $2 id $9 node-7001 $4 main :0"),
         ]);
+        let told = Node::new().line("FASTCACHE TOPOLOGY");
+        assert!(told.starts_with("*10 $5 epoch :0 $6 digest $0  $2 id $9 node-7001 $3 run $40 "), "{told}");
     }
 
     #[test]
@@ -304,6 +305,18 @@ mod tests {
             ("READWRITE", "+OK"),
             ("GET foo", "-MOVED 12182 10.0.0.2:7002"),
         ]);
+    }
+
+    #[test]
+    fn who_was_restarted_holds_nothing_until_a_topology_names_its_new_run() {
+        let mut node = member();
+        let text = String::from_utf8(halves(4).canonical()).unwrap();
+        let named = |run: &str| text.replacen(r#""rack":"","#, &format!(r#""rack":"","run":"{run}","#), 1);
+        obey(&mut node.engine, Document::parse(named("before").as_bytes()).unwrap()).unwrap();
+        assert!(node.line("SET bar 1").starts_with("-CLUSTERDOWN Hash slot not served: this node was restarted"));
+        let now = named(&node.engine.run_id.clone()).replace(r#""epoch":4"#, r#""epoch":5"#);
+        obey(&mut node.engine, Document::parse(now.as_bytes()).unwrap()).unwrap();
+        assert_eq!(node.line("SET bar 1"), "+OK");
     }
 
     #[test]

@@ -39,13 +39,15 @@ fn tell(ctx: &mut Ctx<'_>) -> Done {
         Some(membership) => (membership.document.epoch, membership.digest.as_str(), membership.own.len()),
         None => (0, "", 0),
     };
-    ctx.out.map(4);
+    ctx.out.map(5);
     ctx.out.bulk(b"epoch");
     ctx.out.integer(epoch as i64);
     ctx.out.bulk(b"digest");
     ctx.out.bulk(digest.as_bytes());
     ctx.out.bulk(b"id");
     ctx.out.bulk(id.as_bytes());
+    ctx.out.bulk(b"run");
+    ctx.out.bulk(ctx.engine.run_id.as_bytes());
     ctx.out.bulk(b"main");
     ctx.out.count(own);
     Ok(())
