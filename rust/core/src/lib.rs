@@ -1,7 +1,7 @@
 //! The data path of FastCache: from the first byte of a request to the last byte of its reply.
 //!
 //! Layers, each knowing only those before it:
-//! `slot` `clock` `resp` `net` -> `store` -> `command` -> `server`.
+//! `slot` `clock` `resp` `net` -> `store` -> `command` and `stream` -> `server`.
 //! No Python in this crate; `rust/py` is the only door to it.
 
 pub mod clock;
@@ -13,5 +13,6 @@ pub mod route;
 pub mod server;
 pub mod slot;
 pub mod store;
+pub mod stream;
 pub mod sys;
 pub mod topology;

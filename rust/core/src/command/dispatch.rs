@@ -56,6 +56,7 @@ pub fn run(
     again: bool,
 ) {
     let start = out.len();
+    let (changes, database) = (engine.changes, client.database);
     let before = crate::sys::ticks();
     let mut ctx = Ctx { engine, client, out, command: row, again };
     let done = (row.run)(&mut ctx, args);
@@ -67,6 +68,7 @@ pub fn run(
     if engine.settings.is_on(Name::latency_tracking) {
         engine.latencies.note(place, ticks);
     }
+    let failed = done.is_err();
     if let Err(fault) = done {
         stats.failed += 1;
         out.truncate(start);
@@ -93,6 +95,10 @@ pub fn run(
     }
     if !engine.store.gone.is_empty() {
         engine.tell_gone();
+    }
+    if engine.changes != changes && engine.tail.listening() {
+        // Behind what has expired: that was gone before the command could find it.
+        crate::stream::record::after(engine, database, row, place, args, failed);
     }
 }
 

@@ -83,6 +83,8 @@ pub struct Engine {
     pub membership: Option<Box<super::cluster::Membership>>,
     /// Has something done here by the loop, from another thread.
     pub errands: Option<Errands>,
+    /// What is written, for those who listen.
+    pub tail: crate::stream::tail::Tail,
 }
 
 /// See [`Engine::errands`].
@@ -176,6 +178,7 @@ impl Engine {
             memory_at_start: 0,
             membership: None,
             errands: None,
+            tail: crate::stream::tail::Tail::default(),
         };
         engine.settings_changed();
         engine.memory_at_start = engine.used_memory();
@@ -200,7 +203,17 @@ impl Engine {
 
     /// Have the store tell which keys expire or are evicted, when anybody cares.
     pub fn tell_gone_if_needed(&mut self) {
-        self.store.tell_gone = self.events != 0 || !self.watchers.is_empty() || self.tracking.is_on();
+        self.store.tell_gone =
+            self.events != 0 || !self.watchers.is_empty() || self.tracking.is_on() || self.tail.listening();
+    }
+
+    /// Up to where collections are kept small.
+    pub fn limits(&self) -> crate::stream::codec::Limits {
+        crate::stream::codec::Limits {
+            hash: super::hashes::limits(self),
+            set: super::sets::limits(self),
+            sorted_set: super::zsets::limits(self),
+        }
     }
 
     /// What Redis calls the way a server runs.
@@ -307,6 +320,9 @@ impl Engine {
             return;
         }
         for gone in std::mem::take(&mut self.store.gone) {
+            if self.tail.listening() {
+                self.record_gone(gone.database, &gone.key);
+            }
             self.break_watches(gone.database, &gone.key, None);
             let (class, event) =
                 if gone.evicted { (super::notify::EVICTED, "evicted") } else { (super::notify::EXPIRED, "expired") };

@@ -8,6 +8,7 @@ use crate::resp::Args;
 use crate::resp::number::parse_i64;
 use crate::store::Kind;
 use crate::store::keyspace::DATABASES;
+use crate::stream::tail;
 
 const READ_FAST: u32 = flag::READONLY | flag::FAST;
 const WRITE_FAST: u32 = flag::WRITE | flag::FAST;
@@ -511,10 +512,19 @@ fn check_flush_mode(args: &Args<'_>) -> Done {
     }
 }
 
+/// Record what changes a database as a whole.
+fn record_whole(ctx: &mut Ctx<'_>, kind: tail::Kind, database: u8, payload: &[u8]) {
+    if ctx.engine.tail.listening() {
+        let time = ctx.engine.store.now();
+        ctx.engine.tail.write(kind, tail::EVERY_SLOT, database, time, |out| out.extend_from_slice(payload));
+    }
+}
+
 fn flushdb(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     check_flush_mode(args)?;
     super::transactions::break_all(ctx, Some(ctx.client.database));
     let removed = ctx.engine.store.flush(ctx.client.database);
+    record_whole(ctx, tail::Kind::Flush, ctx.client.database, &[]);
     super::tracking::all_changed(ctx.engine, ctx.client);
     ctx.engine.changes += removed as u64;
     ctx.out.ok();
@@ -525,6 +535,7 @@ fn flushall(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     check_flush_mode(args)?;
     super::transactions::break_all(ctx, None);
     let removed = ctx.engine.store.flush_all();
+    record_whole(ctx, tail::Kind::Flush, tail::EVERY_DATABASE, &[]);
     super::tracking::all_changed(ctx.engine, ctx.client);
     ctx.engine.changes += removed as u64;
     ctx.out.ok();
@@ -545,6 +556,7 @@ fn swapdb(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     super::transactions::break_all(ctx, Some(one as u8));
     super::transactions::break_all(ctx, Some(other as u8));
     ctx.engine.store.swap(one as u8, other as u8);
+    record_whole(ctx, tail::Kind::Swap, one as u8, &[other as u8]);
     // A watched key that came to be by the swap has changed as much as one that went.
     super::transactions::break_all(ctx, Some(one as u8));
     super::transactions::break_all(ctx, Some(other as u8));

@@ -180,6 +180,9 @@ impl Ctx<'_> {
     #[inline]
     pub fn changed_in(&mut self, database: u8, key: &[u8], class: u32, event: &'static str) {
         self.engine.changes += 1;
+        if self.engine.tail.listening() {
+            self.engine.note_touched(database, key);
+        }
         if !self.engine.watchers.is_empty() {
             self.engine.break_watches(database, key, Some(self.client));
         }

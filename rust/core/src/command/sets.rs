@@ -274,6 +274,8 @@ fn smove(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
         ctx.out.integer(0);
         return Ok(());
     }
+    ctx.record_as(&[b"SREM", source, member]);
+    ctx.record_as(&[b"SADD", destination, member]);
     ctx.changed(source, SET, "srem");
     remove_if_empty(ctx, source, from)?;
     add(ctx, destination, std::iter::once(member))?;
@@ -299,9 +301,17 @@ fn spop(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     };
     let mut random = ctx.random();
     let limits = limits(ctx.engine);
+    let listening = ctx.engine.tail.listening();
+    let mut taken: Vec<Vec<u8>> = Vec::new();
     let (set, arena, seed) = set_mut(&mut ctx.engine.store, found)?;
     let Some(count) = count else {
-        set.pop(arena, seed, &mut random, |member| ctx.out.bulk(member));
+        set.pop(arena, seed, &mut random, |member| {
+            ctx.out.bulk(member);
+            if listening {
+                taken.push(member.to_vec());
+            }
+        });
+        record_taken(ctx, args.at(1), &taken);
         ctx.changed(args.at(1), SET, "spop");
         return remove_if_empty(ctx, args.at(1), found);
     };
@@ -326,11 +336,25 @@ fn spop(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
         ctx.engine.store.condemn(Object::Set(popped));
     } else {
         for _ in 0..count {
-            set.pop(arena, seed, &mut random, |member| ctx.out.bulk(member));
+            set.pop(arena, seed, &mut random, |member| {
+                ctx.out.bulk(member);
+                if listening {
+                    taken.push(member.to_vec());
+                }
+            });
         }
+        record_taken(ctx, args.at(1), &taken);
     }
     ctx.changed(args.at(1), SET, "spop");
     remove_if_empty(ctx, args.at(1), found)
+}
+
+/// Have members that were drawn recorded as removed by name.
+fn record_taken(ctx: &mut Ctx<'_>, name: &[u8], taken: &[Vec<u8>]) {
+    if ctx.engine.tail.listening() {
+        let words: Vec<&[u8]> = [b"SREM", name].into_iter().chain(taken.iter().map(Vec::as_slice)).collect();
+        ctx.record_as(&words);
+    }
 }
 
 fn srandmember(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {

@@ -94,6 +94,7 @@ fn exec(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
         return Ok(());
     }
     ctx.engine.in_transaction = true;
+    ctx.engine.tail.open_group();
     ctx.out.array(multi.queue.len());
     for (row, args) in &multi.queue {
         let args = args.as_args();
@@ -106,6 +107,8 @@ fn exec(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
         }
     }
     ctx.engine.in_transaction = false;
+    let now = ctx.engine.store.now();
+    ctx.engine.tail.close_group(now);
     Ok(())
 }
 

@@ -64,6 +64,19 @@ impl Database {
         }
     }
 
+    /// Put another table in place of a slot's, and return that one. `expiring` are not counted here.
+    pub fn exchange(&mut self, slot: u16, table: Table) -> Table {
+        let old = std::mem::replace(self.table_mut(slot), table);
+        let now = self.tables[slot as usize].len();
+        self.len = self.len + now - old.len();
+        if now > 0 {
+            self.occupied[slot as usize / 64] |= 1 << (slot % 64);
+        } else {
+            self.occupied[slot as usize / 64] &= !(1 << (slot % 64));
+        }
+        old
+    }
+
     /// The first slot from `slot` on that holds keys.
     pub fn occupied_from(&self, slot: u16) -> Option<u16> {
         let first = slot as usize / 64;

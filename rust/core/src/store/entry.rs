@@ -308,6 +308,11 @@ impl Header {
     }
 }
 
+/// Note another database.
+pub fn set_database(bytes: &mut [u8], database: u8) {
+    bytes[0] = bytes[0] & 15 | database << 4;
+}
+
 /// Note the access clock or counter.
 #[inline]
 pub fn set_access(bytes: &mut [u8], access: u32) {

@@ -421,17 +421,18 @@ impl Store {
         value: &[u8],
         marks: u8,
         expiry: Option<u64>,
-        created: Option<u32>,
+        times: Option<(u32, u32)>, // Of creation and of the last update; now, when nothing is said.
     ) -> Result<Found, Full> {
         let database = self.real(database);
         let seconds = self.seconds();
+        let (created, updated) = times.unwrap_or((seconds, seconds));
         let mut header = Header {
             kind,
             database,
             marks,
             access: self.evictor.first_access(seconds),
-            updated: seconds,
-            created: created.unwrap_or(seconds),
+            updated,
+            created,
             expiry,
             linked: false,
         };

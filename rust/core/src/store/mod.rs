@@ -18,6 +18,7 @@ pub mod table;
 mod tests;
 mod text;
 pub mod upkeep;
+pub mod whole;
 pub mod zset;
 
 pub use entry::Kind;

@@ -26,7 +26,7 @@ impl Store {
         let (kind, expiry, created) = (entry.kind(), entry.expiry(), entry.created());
         let marks = entry.flags() & (entry::RAW | entry::OBJECT);
         let value = entry.stored_value().to_vec();
-        let new = self.insert(to_database, to, kind, &value, marks, expiry, Some(created))?;
+        let new = self.insert(to_database, to, kind, &value, marks, expiry, Some((created, self.seconds())))?;
         // The object, if the value is one, now belongs to the new entry: only the old name is forgotten.
         if let Some(old) = self.find_any(database, from) {
             self.forget(old);

@@ -77,6 +77,7 @@ fn pop_waiting(ctx: &mut Ctx<'_>, args: &Args<'_>, end: End) -> Done {
         Some((name, found)) => {
             ctx.out.array(2);
             ctx.out.bulk(name);
+            ctx.record_as(&[pop_name(end), name]);
             take_one(ctx, name, found, end);
         }
         None => wait(ctx, &names, deadline, args),
@@ -138,7 +139,16 @@ impl<'a> Several<'a> {
 fn take_several(ctx: &mut Ctx<'_>, request: &Several<'_>, name: &[u8], found: Found) {
     ctx.out.array(2);
     ctx.out.bulk(name);
+    ctx.record_as(&[pop_name(request.end), name, request.count.to_string().as_bytes()]);
     take_many(ctx, name, found, request.end, request.count);
+}
+
+/// The command that takes from an end.
+pub(super) fn pop_name(end: End) -> &'static [u8] {
+    match end {
+        End::Front => b"LPOP",
+        End::Back => b"RPOP",
+    }
 }
 
 /// The first key that holds a list. Who waited is served from the key that became ready.

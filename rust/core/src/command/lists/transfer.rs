@@ -1,5 +1,6 @@
 //! Taking an element from one list and adding it to another, at once or as soon as there is one.
 
+use super::take::pop_name;
 use super::{End, LIST, List, Object, end, list_at, list_at_mut, popped, pushed, shrunk};
 use crate::command::blocking;
 use crate::command::fault::{Done, Fault};
@@ -45,6 +46,10 @@ fn move_or_wait(ctx: &mut Ctx<'_>, args: &Args<'_>, from: End, to: End, timeout:
     Ok(())
 }
 
+fn end_name(end: End) -> &'static [u8] {
+    if end == End::Front { b"LEFT" } else { b"RIGHT" }
+}
+
 /// Move one element and write it; `false` when there is none.
 fn transfer(ctx: &mut Ctx<'_>, source: &[u8], destination: &[u8], from: End, to: End) -> Result<bool, Fault> {
     // Both are looked up before either is changed, the destination first: if its time has come it goes now.
@@ -68,6 +73,13 @@ fn transfer(ctx: &mut Ctx<'_>, source: &[u8], destination: &[u8], from: End, to:
         list_at_mut(&mut ctx.engine.store, found).drop_at(from);
     }
     ctx.out.bulk(&element);
+    let push: &[u8] = if to == End::Front { b"LPUSH" } else { b"RPUSH" };
+    let recorded: [&[&[u8]]; 2] = [&[push, destination, &element], &[pop_name(from), source]];
+    if source == destination {
+        ctx.record_as(&[b"LMOVE", source, source, end_name(from), end_name(to)]);
+    } else {
+        recorded.into_iter().for_each(|words| ctx.record_as(words));
+    }
     ctx.changed(destination, LIST, pushed(to));
     shrunk(ctx, source, found, LIST, popped(from));
     Ok(true)

@@ -90,7 +90,7 @@ fn add(ctx: &mut Ctx<'_>, args: &Args<'_>, options: Options, from: usize) -> Don
         scores.push(args.float(at)?);
     }
     let name = args.at(1);
-    let limits = limits(ctx);
+    let limits = limits(ctx.engine);
     let found = match find_to_change(ctx, name)? {
         Some(found) => Some(found),
         None if options.only_existing => None,

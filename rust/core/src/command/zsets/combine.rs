@@ -170,7 +170,7 @@ fn store(ctx: &mut Ctx<'_>, args: &Args<'_>, operation: Operation, event: &'stat
     let entries: Vec<(Vec<u8>, f64)> =
         entries.into_iter().map(|(member, score)| (member.into_owned(), score)).collect();
     // Redis decides how to keep the result when it is complete, and a large set is the one that knows -0.
-    let limits = limits(ctx);
+    let limits = limits(ctx.engine);
     let large = entries.len() > limits.entries || entries.iter().any(|(member, _)| member.len() > limits.value);
     let zset = if large { Zset::large(&mut ctx.engine.store.arena)? } else { Zset::new() };
     store_entries(ctx, args.at(1), &entries, zset, event)

@@ -12,13 +12,13 @@ mod range;
 pub(super) use change::zadd;
 pub(super) use range::store_entries;
 
-use super::Ctx;
 use super::fault::{Done, Fault};
 use super::notify::{GENERIC, SORTED_SET};
 use super::settings::Name;
 use super::table::{
     Command, DELETE, Handler, LOOK, OVERWRITE, READ, READ_DELETE, READ_UPDATE, UPDATE, counted_keys, flag, key, keys,
 };
+use super::{Ctx, Engine};
 use crate::resp::Reply;
 use crate::resp::number::parse_f64;
 use crate::store::zset::{Bound, Entries, Lex, Limits};
@@ -278,8 +278,8 @@ pub const COMMANDS: &[Command] = &[
 
 /// Up to where a sorted set stays small.
 #[inline]
-fn limits(ctx: &Ctx<'_>) -> Limits {
-    let settings = &ctx.engine.settings;
+pub fn limits(engine: &Engine) -> Limits {
+    let settings = &engine.settings;
     Limits {
         entries: settings.size(Name::zset_max_listpack_entries),
         value: settings.size(Name::zset_max_listpack_value),

@@ -85,7 +85,16 @@ fn pop_waiting(ctx: &mut Ctx<'_>, args: &Args<'_>, end: End) -> Done {
     };
     ctx.out.array(3);
     ctx.out.bulk(name);
+    ctx.record_as(&[pop_name(end), name]);
     pop(ctx, name, found, end, 1, false)
+}
+
+/// The command that takes from an end.
+fn pop_name(end: End) -> &'static [u8] {
+    match end {
+        End::Lowest => b"ZPOPMIN",
+        End::Highest => b"ZPOPMAX",
+    }
 }
 
 pub fn zmpop(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
@@ -153,6 +162,7 @@ fn pop_several(ctx: &mut Ctx<'_>, request: &Several<'_>, name: &[u8], found: Fou
     ctx.out.array(2);
     ctx.out.bulk(name);
     ctx.out.array(taken);
+    ctx.record_as(&[pop_name(request.end), name, taken.to_string().as_bytes()]);
     pop(ctx, name, found, request.end, taken, true)
 }
 

@@ -81,7 +81,7 @@ pub fn zrangestore(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
         None => Vec::new(),
     };
     // The number of ranks is known beforehand, so a result of many is large from the start; see `Zset::update` on -0.
-    let large = matches!(request.ends, Ends::Ranks(..)) && entries.len() > limits(ctx).entries;
+    let large = matches!(request.ends, Ends::Ranks(..)) && entries.len() > limits(ctx.engine).entries;
     let zset = if large { Zset::large(&mut ctx.engine.store.arena)? } else { Zset::new() };
     store_entries(ctx, args.at(1), &entries, zset, "zrangestore")
 }
@@ -95,7 +95,7 @@ pub(in crate::command) fn store_entries<M: AsRef<[u8]>>(
     mut zset: Zset,
     event: &'static str,
 ) -> Done {
-    let limits = limits(ctx);
+    let limits = limits(ctx.engine);
     let Store { arena, seed, .. } = &mut ctx.engine.store;
     for (member, score) in entries {
         if let Err(full) = zset.update(arena, seed, limits, member.as_ref(), |_| Some(*score)) {
