@@ -48,6 +48,8 @@ class Own:
     default: str | tuple[str, ...]
     help: str
     secret: bool = False
+    # Whether the core judges and obeys it; the others are for the process around it.
+    of_the_core: bool = False
 
 
 OWN = (
@@ -64,6 +66,32 @@ OWN = (
     ),
     Own("advertise", "", "Host under which others reach this proxy; when set, it registers itself."),
     Own("here", (), "More names of this host: nodes there are reached through their Unix sockets."),
+    Own(
+        "failover-wait",
+        "3000",
+        "How long a request waits while the node of its slot is away and a replica may take its place,"
+        " milliseconds; 0: it fails at once.",
+        of_the_core=True,
+    ),
+    Own(
+        "failover-buffer",
+        "16777216",
+        "Bytes of requests that may wait so at once; beyond them requests fail at once.",
+        of_the_core=True,
+    ),
+    Own(
+        "node-timeout",
+        "5000",
+        "How long a node may leave requests unanswered before its connection is given up, milliseconds.",
+        of_the_core=True,
+    ),
+    Own("connect-timeout", "1000", "How long connecting to a node may take, milliseconds.", of_the_core=True),
+    Own(
+        "transactions",
+        "relaxed",
+        "relaxed: a transaction over several nodes is atomic at each of them; strict: it is refused.",
+        of_the_core=True,
+    ),
     Own("admin-key", "", "Key that the health service asks of those that register.", secret=True),
 )
 KNOWN = (*OF_THE_CORE, *(own.name for own in OWN))
@@ -93,7 +121,7 @@ class ProxyConfiguration:
             "admin-key": "".join(self.own["admin-key"]),
             "registration": self.registration(identity, chosen),
         }
-        return (*self.core, *((f"proxy.{name}", value) for name, value in told.items()))
+        return (*self.core, *options(self.own), *((f"proxy.{name}", value) for name, value in told.items()))
 
     def registration(self, identity: str, chosen: Mapping[str, str]) -> str:
         """The body of a registration; empty when there is to be none."""
@@ -121,6 +149,10 @@ def judged(table: Mapping[str, object], origin: str, credentials: Mapping[str, s
     core = config.judged({k: v for k, v in table.items() if k in OF_THE_CORE}, origin, credentials)
     given = {**credentials, **table}
     own = {one.name: words(one, given.get(one.name, one.default), origin) for one in OWN}
+    try:
+        _core.Proxy([*options(own)])
+    except ValueError as error:
+        raise ConfigurationError(f"{origin}: {error}") from None
     for url in own["health"]:
         try:
             host_and_port(url)
@@ -137,6 +169,11 @@ def judged(table: Mapping[str, object], origin: str, credentials: Mapping[str, s
             'give health = ["http://HOST:8080"] or nodes = ["n1=HOST:7001", ...]',
         )
     return ProxyConfiguration(core, own)
+
+
+def options(own: Mapping[str, tuple[str, ...]]) -> Settings:
+    """Our own settings that the core obeys."""
+    return tuple((one.name, "".join(own[one.name])) for one in OWN if one.of_the_core)
 
 
 def words(setting: Own, value: object, origin: str) -> tuple[str, ...]:

@@ -162,19 +162,147 @@ def test_a_watch_that_was_given_up_stops_nothing(client: Client) -> None:
         assert pipeline.execute() == [6]
 
 
-def test_a_transaction_over_several_nodes_or_of_the_connection_is_refused_and_changes_nothing(
-    client: Client,
-) -> None:
+def test_a_transaction_over_several_nodes_runs_on_each_and_answers_in_order(client: Client) -> None:
+    for protocol in (2, 3):
+        door = client("proxy", protocol=protocol)
+        door.flushall()
+        pipeline = door.pipeline()
+        pipeline.mset({f"key:{number}": number for number in range(20)})
+        for number in range(20):
+            pipeline.incr(f"key:{number}").expire(f"key:{number}", 100)
+        pipeline.ping().mget("key:3", "none", "key:19")
+        replies = pipeline.execute()
+        assert replies[0] is True
+        assert replies[1:41:2] == [number + 1 for number in range(20)]
+        assert replies[41:] == [True, [b"4", None, b"20"]]
+        assert door.exists(*(f"key:{number}" for number in range(20))) == 20
+
+
+def test_select_in_a_transaction_holds_for_what_follows_and_for_this_client_alone(client: Client) -> None:
+    door, other = client("proxy"), client("proxy")
+    pipeline = door.pipeline().set("a", 0).execute_command("SELECT", 3).set("a", 3).set("b", 3).set("c", 3)
+    assert pipeline.execute() == [True] * 5
+    assert other.mget("a", "b", "c") == [b"0", None, None]
+    assert client("proxy", db=3).mget("a", "b", "c") == [b"3"] * 3
+
+
+def test_a_transaction_that_cannot_be_done_is_refused_whole(client: Client) -> None:
     door = client("proxy")
     keys = [f"key:{number}" for number in range(20)]
-    with pytest.raises(redis.RedisError, match="Keys of the transaction lie on different nodes"):
-        door.pipeline().mset(dict.fromkeys(keys[:1], 1)).set(keys[1], 1).set(keys[2], 1).set(
-            keys[3], 1
-        ).execute()
-    assert door.exists(*keys) == 0
+    with pytest.raises(redis.RedisError, match="hash to the same slot"):
+        door.pipeline().set(keys[0], 1).sinterstore(keys[1], keys).execute()
     with pytest.raises(redis.RedisError, match="inside MULTI"):
-        door.pipeline().execute_command("SELECT", 1).set("x", 1).execute()
-    assert client("proxy").dbsize() == 0
+        door.pipeline().set(keys[0], 1).execute_command("SUBSCRIBE", "x").execute()
+    assert door.exists(*keys) == 0
+
+
+def test_watched_keys_of_several_nodes_stop_the_transaction_before_anything_ran(client: Client) -> None:
+    door, other = client("proxy"), client("proxy")
+    keys = [f"key:{number}" for number in range(12)]
+    for changed in (None, *keys):
+        door.mset(dict.fromkeys(keys, 0))
+        with door.pipeline() as pipeline:
+            pipeline.watch(*keys)
+            pipeline.multi()
+            pipeline.set(keys[0], "done").set("elsewhere", "done").set("and-there", "done")
+            if changed is None:
+                assert pipeline.execute() == [True] * 3
+                continue
+            other.set(changed, "another's")
+            with pytest.raises(redis.WatchError):
+                pipeline.execute()
+        assert door.mget(set(keys) - {changed}) == [b"0"] * 11
+
+
+def test_waiting_for_keys_of_several_nodes_takes_one_element_of_the_first_key_that_has_one(
+    client: Client,
+) -> None:
+    keys = [f"queue:{number}" for number in range(12)]
+    for protocol in (2, 3):
+        door, other = client("proxy", protocol=protocol), client("proxy", 1)
+        other.rpush(keys[9], "nine")
+        other.rpush(keys[4], "four", "five")
+        assert list(door.blpop(keys, 5)) == [keys[4].encode(), b"four"]
+        assert list(door.blpop(keys, 5)) == [keys[4].encode(), b"five"]
+        assert list(door.brpop(keys, 5)) == [keys[9].encode(), b"nine"]
+        assert door.blpop(keys, 0.1) is None
+        other.zadd(keys[7], {"a": 1.5})
+        assert list(door.bzpopmin(keys, 5)) == [keys[7].encode(), b"a", 1.5]
+        assert other.exists(*keys) == 0
+        other.set(keys[2], "of another kind")
+        with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+            door.blpop(keys, 5)
+        other.delete(keys[2])
+
+
+def test_of_many_who_wait_each_gets_what_no_other_gets(client: Client) -> None:
+    keys = [f"queue:{number}" for number in range(8)]
+    connections = []
+    for index in range(10):
+        connection = client("proxy", index % 2).connection_pool.get_connection()
+        connection.send_command("BLPOP", *keys, 20)
+        connections.append(connection)
+    other = client("proxy")
+    assert other.ping()
+    for number in range(10):
+        other.rpush(keys[number * 5 % 8], number)
+    got = sorted(int(connection.read_response()[1]) for connection in connections)
+    assert got == list(range(10))
+    assert other.exists(*keys) == 0
+    for connection in connections:
+        connection.disconnect()
+
+
+def test_who_waits_can_be_unblocked_and_leaves_nothing_behind(client: Client) -> None:
+    other = client("proxy")
+    for keys in (["one"], ["one", "two", "three", "four", "five"]):
+        waiting = client("proxy").connection_pool.get_connection()
+        waiting.send_command("CLIENT", "ID")
+        identity = waiting.read_response()
+        for reason, message in (("TIMEOUT", None), ("ERROR", "UNBLOCKED")):
+            waiting.send_command("BLPOP", *keys, 0)
+            unblock = ("CLIENT", "UNBLOCK", identity, reason)
+            until(lambda: other.execute_command(*unblock) == 1, "it waits")  # noqa: B023
+            if message is None:
+                assert waiting.read_response() is None
+            else:
+                with pytest.raises(redis.ResponseError, match=message):
+                    waiting.read_response()
+        waiting.disconnect()
+        other.rpush("one", "kept")
+        assert other.lpop("one") == b"kept"
+
+
+def test_what_nodes_tell_is_told_as_one(cluster: Embedded, client: Client) -> None:
+    door = client("proxy")
+    for number in range(40):
+        door.set(f"key:{number}", "x" * 1000)
+    told = door.info()
+    each = [client("node", index).info() for index in range(NODES)]
+    assert told["db0"]["keys"] == sum(one["db0"]["keys"] for one in each) == 40
+    assert told["used_memory"] > sum(one["used_memory"] for one in each) * 0.9
+    assert (told["tcp_port"], told["loading"]) == (cluster.port_of("proxy"), 0)
+    assert told["redis_version"].startswith("7.")
+
+    assert door.config_set("notify-keyspace-events", "KEA")
+    assert [
+        client("node", index).config_get("notify*")["notify-keyspace-events"] for index in range(NODES)
+    ] == ["AKE"] * NODES
+    assert door.config_set("notify-keyspace-events", "")
+    with pytest.raises(redis.ResponseError, match="through a proxy"):
+        door.config_set("requirepass", "new")
+
+    door.slowlog_reset()
+    door.config_set("slowlog-log-slower-than", 0)
+    for number in range(8):
+        door.get(f"key:{number}")
+    door.config_set("slowlog-log-slower-than", 1_000_000)
+    slow = door.slowlog_get(100)
+    assert {b"GET key:%d" % number for number in range(8)} <= {entry["command"] for entry in slow}
+    assert door.slowlog_len() == len(slow)
+    assert door.memory_usage("key:1") > 1000
+    assert door.object("encoding", "key:1") in {b"raw", b"embstr"}
+    assert door.config_resetstat()
 
 
 def test_messages_reach_listeners_at_any_proxy_once_and_in_order(client: Client) -> None:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conformance.allowed import Allowed, unfinished
+from tests.conformance.allowed import FILE, Allowed, unfinished
+from tests.conformance.fleet import start_fleet
 from tests.conformance.servers import Server, ServerFailedError, redis_binary, start_ours, start_redis
 
 if TYPE_CHECKING:
@@ -18,6 +19,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("conformance")
     group.addoption(
         "--conformance-commands", type=int, default=100_000, help="random commands sent to both servers"
+    )
+    group.addoption(
+        "--conformance-target",
+        choices=("node", "fleet"),
+        default="node",
+        help="what is compared with Redis: a node, or four nodes behind HAProxy and a proxy",
     )
     group.addoption("--conformance-seed", type=int, default=7015, help="seed of the random commands; 0: any")
 
@@ -35,8 +42,19 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 
 @pytest.fixture(scope="session")
-def ours(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """Our node."""
+def fleet(request: pytest.FixtureRequest) -> bool:
+    """Whether many nodes are compared as if they were one."""
+    return bool(request.config.getoption("--conformance-target") == "fleet")
+
+
+@pytest.fixture(scope="session")
+def ours(tmp_path_factory: pytest.TempPathFactory, fleet: bool) -> Iterator[Server]:
+    """Our node, or our fleet."""
+    if fleet:
+        many = start_fleet(tmp_path_factory.mktemp("f"))
+        yield many
+        many.stop()
+        return
     try:
         server = start_ours(tmp_path_factory.mktemp("ours"))
     except ServerFailedError as failure:
@@ -58,6 +76,8 @@ def _connections_end_with_the_test(request: pytest.FixtureRequest) -> Iterator[N
 
 
 @pytest.fixture(scope="session")
-def allowed() -> Allowed:
+def allowed(fleet: bool) -> Allowed:
     """The differences that are meant."""
+    if fleet:
+        return Allowed(Allowed.load(FILE).entries + Allowed.load(FILE.with_name("fleet.toml")).entries)
     return Allowed.load()

@@ -106,6 +106,22 @@ pub fn elements(reply: &[u8]) -> Option<Vec<&[u8]>> {
     Some(found)
 }
 
+/// The values directly in an array, a set or a map (name, value, name, value ...), each whole.
+pub fn values(reply: &[u8]) -> Option<Vec<&[u8]>> {
+    if reply.first() != Some(&b'%') {
+        return elements(reply);
+    }
+    let end = memchr::memchr(b'\r', reply)?;
+    let mut rest = reply.get(end + 2..)?;
+    let mut found = Vec::new();
+    while !rest.is_empty() {
+        let len = ReplyScanner::default().scan(rest).ok()??;
+        found.push(&rest[..len]);
+        rest = &rest[len..];
+    }
+    Some(found)
+}
+
 /// The number in an integer reply.
 pub fn integer(reply: &[u8]) -> Option<i64> {
     parse_i64(reply.strip_prefix(b":")?.strip_suffix(b"\r\n")?)

@@ -5,7 +5,7 @@ use crate::topology::Document;
 use crate::topology::document::State;
 
 /// How a node is reached.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Address {
     /// Its name in the cluster.
     pub id: String,
@@ -24,7 +24,9 @@ pub struct Address {
 pub struct Map {
     nodes: Vec<Address>,
     owners: Vec<u16>,
+    replicas: Vec<Box<[u16]>>,
     epoch: u64,
+    strict: bool,
 }
 
 /// A slot without an owner.
@@ -36,7 +38,7 @@ impl Map {
         let count = nodes.len();
         let owners =
             (0..SLOT_COUNT).map(&owner).map(|node| if (node as usize) < count { node } else { NOBODY }).collect();
-        Map { nodes, owners, epoch }
+        Map { nodes, owners, replicas: Vec::new(), epoch, strict: false }
     }
 
     /// The map that a topology describes, as seen from a host with these names and addresses: only a
@@ -54,7 +56,32 @@ impl Map {
                 down: node.state == State::Down,
             })
             .collect();
-        Map::new(document.epoch, nodes, |slot| document.main(slot))
+        let mut map = Map::new(document.epoch, nodes, |slot| document.main(slot));
+        map.replicas = (0..SLOT_COUNT).map(|slot| document.replicas_of(slot).into()).collect();
+        map.strict = document.flag("strict");
+        map
+    }
+
+    /// The same with these replicas of every slot.
+    pub fn with_replicas(mut self, replicas: impl Fn(u16) -> Vec<u16>) -> Map {
+        self.replicas = (0..SLOT_COUNT).map(|slot| replicas(slot).into()).collect();
+        self
+    }
+
+    /// The nodes that hold copies of a slot besides its owner: who may answer reads while that is away, and
+    /// one of which may become the owner.
+    pub fn replicas(&self, slot: u16) -> &[u16] {
+        self.replicas.get(slot as usize).map_or(&[], |nodes| nodes)
+    }
+
+    /// Whether a write counts only once two nodes have it, and a read must see it: replicas may not answer.
+    pub fn strict(&self) -> bool {
+        self.strict
+    }
+
+    /// The node at an address.
+    pub fn node_at(&self, host: &str, port: u16) -> Option<u16> {
+        self.nodes.iter().position(|node| node.port == port && node.host == host).map(|node| node as u16)
     }
 
     /// The epoch of the topology it was made from.

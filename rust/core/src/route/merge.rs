@@ -1,6 +1,8 @@
-//! The replies of a split request's parts, made one again.
+//! The replies of a split request's parts, made one again. What the nodes tell about themselves is added up in `fleet`.
 
+use super::fleet;
 use super::plan::CURSOR_BITS;
+use super::transaction::Layout;
 use crate::resp::Reply;
 use crate::resp::scan::{elements, integer, string};
 
@@ -17,6 +19,28 @@ pub enum Merge {
     Joined,
     /// Any part that has a value.
     AnyValue,
+    /// What the first part says: the others say the same.
+    Same,
+    /// `OK` when any says so.
+    AnyOk,
+    /// Arrays of numbers: of each place the least, for what must hold everywhere.
+    Least,
+    /// Numbers: the greatest.
+    Greatest,
+    /// Arrays, each element once.
+    Distinct,
+    /// Maps of figures, added up.
+    Figures,
+    /// Texts of INFO, added up where that means something; the proxy's own is given.
+    Info,
+    /// Arrays of entries whose second field is a time: so many of the newest.
+    Newest(usize),
+    /// Arrays of entries whose first field is a time, in its order.
+    Oldest,
+    /// What LATENCY LATEST says: of each event the worst.
+    Events,
+    /// The parts of a transaction, by its layout.
+    Transaction,
     /// One node's step of a scan: the node, and how many there are. The cursor gets the node's number.
     Scan(u16, u16),
     /// What the parts say does not matter: the reply was there before, and only had to wait for them.
@@ -31,17 +55,33 @@ pub struct Merging {
     positions: Vec<Vec<usize>>,
     missing: usize,
     given: Vec<u8>,
+    layout: Option<Layout>,
 }
 
 impl Merging {
     /// A request of so many parts; `positions` says where each part's results go ([`Merge::InOrder`] alone).
     pub fn new(how: Merge, parts: usize, positions: Vec<Vec<usize>>) -> Merging {
-        Merging { how, replies: vec![None; parts], positions, missing: parts, given: Vec::new() }
+        Merging { how, replies: vec![None; parts], positions, missing: parts, given: Vec::new(), layout: None }
     }
 
     /// A reply that is ready, but is not to be sent before so many parts have been answered.
     pub fn given(parts: usize, reply: &[u8]) -> Merging {
         Merging { given: reply.to_vec(), ..Merging::new(Merge::Given, parts, Vec::new()) }
+    }
+
+    /// A request whose whole reply needs this one of the proxy as well.
+    pub fn beside(how: Merge, parts: usize, reply: &[u8]) -> Merging {
+        Merging { given: reply.to_vec(), ..Merging::new(how, parts, Vec::new()) }
+    }
+
+    /// A transaction in so many groups.
+    pub fn transaction(layout: Layout, groups: usize) -> Merging {
+        Merging { layout: Some(layout), ..Merging::new(Merge::Transaction, groups, Vec::new()) }
+    }
+
+    /// How many parts have not been answered.
+    pub fn missing(&self) -> usize {
+        self.missing
     }
 
     /// Take a part's reply; `true` when it was the last.
@@ -59,11 +99,26 @@ impl Merging {
             return out.raw(&self.given);
         }
         let replies: Vec<Vec<u8>> = self.replies.into_iter().flatten().collect();
+        if let Some(layout) = self.layout {
+            return layout.assemble(&replies, out);
+        }
+        if self.how == Merge::AnyOk && replies.iter().any(|reply| reply.first() == Some(&b'+')) {
+            return out.ok();
+        }
         if let Some(error) = replies.iter().find(|reply| reply.first() == Some(&b'-')) {
             return out.raw(error);
         }
         match self.how {
-            Merge::Given => {}
+            Merge::Given | Merge::Transaction => {}
+            Merge::Same | Merge::AnyOk => out.raw(replies.first().map_or(&b"*0\r\n"[..], Vec::as_slice)),
+            Merge::Least => fleet::least(&replies, out),
+            Merge::Greatest => out.integer(replies.iter().filter_map(|reply| integer(reply)).max().unwrap_or(0)),
+            Merge::Distinct => fleet::distinct(&replies, out),
+            Merge::Figures => fleet::figures(&replies, out),
+            Merge::Info => fleet::info(&replies, &self.given, out),
+            Merge::Newest(count) => fleet::newest(&replies, count, out),
+            Merge::Oldest => fleet::oldest(&replies, out),
+            Merge::Events => fleet::events(&replies, out),
             Merge::AllOk => out.ok(),
             Merge::Scan(node, nodes) => scan_step(&replies[0], node, nodes, out),
             Merge::Sum => out.integer(replies.iter().filter_map(|reply| integer(reply)).sum()),

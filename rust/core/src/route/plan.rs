@@ -4,8 +4,10 @@ use super::map::Map;
 use super::merge::Merge;
 use crate::command::Fault;
 use crate::command::keys::parse_cursor;
-use crate::command::table::{Command, flag};
+use crate::command::table::{Command, find, flag};
 use crate::resp::Args;
+use crate::resp::number::parse_i64;
+use crate::slot::slot_of;
 
 /// One node's share of a split request.
 #[derive(Debug, PartialEq, Eq)]
@@ -27,6 +29,10 @@ pub enum Plan {
     One(u16),
     /// As [`Plan::One`], but it may wait or needs state of its own: over a connection of the client's own.
     Alone(u16),
+    /// Keys to be watched, each at its node: these arguments.
+    Watch(Vec<usize>),
+    /// It waits for the first of these arguments that has something, and they are on several nodes.
+    Vigil(Vec<usize>),
     /// Each node gets its keys, and the replies are merged.
     Split(Vec<Part>, Merge),
     /// Every node gets the request as it is.
@@ -58,56 +64,85 @@ pub fn plan(row: &Command, args: &Args<'_>, map: &Map) -> Plan {
         && spec.is_first_argument()
         && !row.is(flag::BLOCKING)
     {
-        return match map.owner_of(args.at(1)) {
-            Some(node) => Plan::One(node),
-            None => Plan::Refuse(no_owner(crate::slot::slot_of(args.at(1)))),
-        };
+        return by_key(args.at(1), map);
     }
     plan_slowly(row, args, map)
 }
 
 fn plan_slowly(row: &Command, args: &Args<'_>, map: &Map) -> Plan {
-    if let Some(merge) = splits(row.name) {
+    // A sub-command's own name may be that of another command: SCRIPT EXISTS is not EXISTS.
+    let whole = match find(args.at(0)) {
+        Some((parent, _)) if !std::ptr::eq(parent, row) => format!("{}|{}", parent.name, row.name),
+        _ => row.name.to_owned(),
+    };
+    let name = whole.as_str();
+    if let Some(merge) = splits(name) {
         return split(args, map, merge, if matches!(merge, Merge::AllOk) { 2 } else { 1 });
     }
-    if let Some(merge) = everywhere(row.name) {
-        return Plan::Everywhere(merge);
+    if let Some(merge) = everywhere(name, args) {
+        return if map.nodes().is_empty() { Plan::Refuse(no_owner(0)) } else { Plan::Everywhere(merge) };
     }
-    if matches!(row.name, "publish") {
-        return match map.owner_of(args.at(1)) {
-            Some(node) => Plan::One(node),
-            None => Plan::Refuse(no_owner(crate::slot::slot_of(args.at(1)))),
-        };
+    match name {
+        "publish" => return by_key(args.at(1), map),
+        "debug" => return debug(args, map),
+        "scan" => {
+            return match parse_cursor(args.at(1)) {
+                Ok(cursor) => Plan::Scan((cursor >> CURSOR_BITS) as u16, cursor & ((1 << CURSOR_BITS) - 1)),
+                Err(fault) => Plan::Refuse(fault),
+            };
+        }
+        _ if of_any_node(name) => return any_node(map),
+        _ => {}
     }
-    if row.name == "randomkey" {
-        return if map.nodes().is_empty() { Plan::Refuse(no_owner(0)) } else { Plan::Everywhere(Merge::AnyValue) };
-    }
-    if row.name == "scan" {
-        return match parse_cursor(args.at(1)) {
-            Ok(cursor) => Plan::Scan((cursor >> CURSOR_BITS) as u16, cursor & ((1 << CURSOR_BITS) - 1)),
-            Err(fault) => Plan::Refuse(fault),
-        };
-    }
-    if row.keys.is_empty() || row.group == "pubsub" && row.name != "spublish" {
+    if row.keys.is_empty() || row.group == "pubsub" && name != "spublish" {
         return Plan::Here;
     }
     let Some(keys) = row.key_arguments(args) else {
         return Plan::Refuse(Fault::SYNTAX);
     };
     let mut owner = None;
-    for index in keys {
-        let Some(node) = map.owner_of(args.at(index)) else {
-            return Plan::Refuse(no_owner(crate::slot::slot_of(args.at(index))));
+    let mut spread = false;
+    for index in &keys {
+        let Some(node) = map.owner_of(args.at(*index)) else {
+            return Plan::Refuse(no_owner(slot_of(args.at(*index))));
         };
-        if *owner.get_or_insert(node) != node {
-            return Plan::Refuse(cross_slot());
-        }
+        spread |= *owner.get_or_insert(node) != node;
     }
     match owner {
-        Some(node) if row.is(flag::BLOCKING) || row.name == "watch" => Plan::Alone(node),
+        _ if name == "watch" => Plan::Watch(keys),
+        Some(_) if spread && waits_for_one_of(name) => Plan::Vigil(keys),
+        Some(_) if spread => Plan::Refuse(cross_slot()),
+        Some(node) if row.is(flag::BLOCKING) => Plan::Alone(node),
         Some(node) => Plan::One(node),
+        // A script without keys: always the same node, so that it finds what it has loaded.
+        None if row.is(flag::MOVABLE_KEYS) || row.group == "scripting" => any_node(map),
         None => Plan::Here,
     }
+}
+
+fn by_key(key: &[u8], map: &Map) -> Plan {
+    match map.owner_of(key) {
+        Some(node) => Plan::One(node),
+        None => Plan::Refuse(no_owner(slot_of(key))),
+    }
+}
+
+/// What every node would answer alike is asked of one: the first that is not known to be down.
+fn any_node(map: &Map) -> Plan {
+    match map.nodes().iter().position(|node| !node.down) {
+        Some(node) => Plan::One(node as u16),
+        None => Plan::Refuse(no_owner(0)),
+    }
+}
+
+fn debug(args: &Args<'_>, map: &Map) -> Plan {
+    if args.is(1, "OBJECT") && args.len() > 2 {
+        return by_key(args.at(2), map);
+    }
+    if ["SLEEP", "SET-ACTIVE-EXPIRE", "POPULATE", "RELOAD"].iter().any(|word| args.is(1, word)) {
+        return Plan::Everywhere(Merge::AllOk);
+    }
+    Plan::Here
 }
 
 /// Commands whose keys may be spread: what their parts are merged by.
@@ -120,14 +155,43 @@ fn splits(name: &str) -> Option<Merge> {
     }
 }
 
+/// Commands that wait for one of several keys, in the order in which they are named.
+fn waits_for_one_of(name: &str) -> bool {
+    matches!(name, "blpop" | "brpop" | "bzpopmin" | "bzpopmax" | "blmpop" | "bzmpop")
+}
+
 /// Commands that concern every node.
-fn everywhere(name: &str) -> Option<Merge> {
-    match name {
-        "dbsize" => Some(Merge::Sum),
-        "flushall" | "flushdb" | "swapdb" => Some(Merge::AllOk),
-        "keys" => Some(Merge::Joined),
-        _ => None,
-    }
+fn everywhere(name: &str, args: &Args<'_>) -> Option<Merge> {
+    Some(match name {
+        "dbsize" | "latency|reset" | "slowlog|len" => Merge::Sum,
+        "flushall" | "flushdb" | "swapdb" | "config|set" | "config|resetstat" | "config|rewrite" | "slowlog|reset"
+        | "script|flush" | "memory|purge" | "function|flush" | "function|restore" | "function|delete" | "save" => {
+            Merge::AllOk
+        }
+        "script|load" | "function|load" | "bgsave" | "bgrewriteaof" => Merge::Same,
+        "script|kill" | "function|kill" => Merge::AnyOk,
+        "script|exists" => Merge::Least,
+        "lastsave" => Merge::Greatest,
+        "keys" => Merge::Joined,
+        "pubsub|channels" | "pubsub|shardchannels" => Merge::Distinct,
+        "randomkey" => Merge::AnyValue,
+        "info" => Merge::Info,
+        "fastcache|stats" | "memory|stats" | "latency|histogram" => Merge::Figures,
+        "slowlog|get" => Merge::Newest(match args.get(2).map(parse_i64) {
+            None => 10,
+            Some(Some(-1)) => usize::MAX,
+            Some(Some(count @ 0..)) => count as usize,
+            _ => return None, // Not a number: any node says so.
+        }),
+        "latency|history" => Merge::Oldest,
+        "latency|latest" => Merge::Events,
+        _ => return None,
+    })
+}
+
+/// Commands whose answer is about one node, but the same at all of them.
+fn of_any_node(name: &str) -> bool {
+    matches!(name, "config|get" | "function|list" | "function|dump" | "function|stats" | "slowlog|get" | "role")
 }
 
 /// Give each node the keys it owns, `stride` arguments a key.
@@ -135,7 +199,7 @@ fn split(args: &Args<'_>, map: &Map, merge: Merge, stride: usize) -> Plan {
     let mut parts: Vec<Part> = Vec::new();
     for (position, index) in (1..args.len()).step_by(stride).enumerate() {
         let Some(node) = map.owner_of(args.at(index)) else {
-            return Plan::Refuse(no_owner(crate::slot::slot_of(args.at(index))));
+            return Plan::Refuse(no_owner(slot_of(args.at(index))));
         };
         let part = match parts.iter_mut().find(|part| part.node == node) {
             Some(part) => part,
@@ -157,7 +221,6 @@ fn split(args: &Args<'_>, map: &Map, merge: Merge, stride: usize) -> Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::command::table::find;
     use crate::resp::OwnedArgs;
     use crate::route::Address;
 
@@ -168,7 +231,7 @@ mod tests {
 
     fn planned(words: &[&str]) -> Plan {
         let args = OwnedArgs::from_parts(words.iter().map(|word| word.as_bytes()));
-        let (row, _) = find(words[0].as_bytes()).unwrap();
+        let (row, _) = crate::command::dispatch::resolve_quietly(&args.as_args()).unwrap();
         plan(row, &args.as_args(), &two_halves())
     }
 
@@ -199,12 +262,24 @@ mod tests {
 
     #[test]
     fn who_waits_or_watches_has_a_connection_of_their_own() {
-        assert!(matches!(planned(&["WATCH", "foo", "{foo}2"]), Plan::Alone(1)));
-        assert!(matches!(planned(&["WATCH", "foo"]), Plan::Alone(1)));
+        assert!(matches!(planned(&["WATCH", "foo", "bar"]), Plan::Watch(keys) if keys == [1, 2]));
+        assert!(matches!(planned(&["BLPOP", "foo", "bar", "0"]), Plan::Vigil(keys) if keys == [1, 2]));
+        assert!(matches!(planned(&["BLMPOP", "0", "2", "foo", "bar", "LEFT"]), Plan::Vigil(keys) if keys == [3, 4]));
         assert!(matches!(planned(&["BLPOP", "foo", "0"]), Plan::Alone(1)));
         assert!(matches!(planned(&["SUBSCRIBE", "foo"]), Plan::Here));
         assert!(matches!(planned(&["SSUBSCRIBE", "foo"]), Plan::Here));
         assert!(matches!(planned(&["SPUBLISH", "foo", "m"]), Plan::One(1)));
+    }
+
+    #[test]
+    fn sub_commands_are_not_taken_for_commands_of_their_name() {
+        assert!(matches!(planned(&["CONFIG", "SET", "maxmemory", "1"]), Plan::Everywhere(Merge::AllOk)));
+        assert!(matches!(planned(&["CONFIG", "GET", "*"]), Plan::One(0)));
+        assert!(matches!(planned(&["SLOWLOG", "GET"]), Plan::Everywhere(Merge::Newest(10))));
+        assert!(matches!(planned(&["MEMORY", "USAGE", "foo"]), Plan::One(1)));
+        assert!(matches!(planned(&["OBJECT", "ENCODING", "bar"]), Plan::One(0)));
+        assert!(matches!(planned(&["DEBUG", "OBJECT", "foo"]), Plan::One(1)));
+        assert!(matches!(planned(&["CLIENT", "LIST"]), Plan::Here));
     }
 
     #[test]

@@ -98,8 +98,7 @@ impl EventLoop {
             if upstream.expected.is_empty() {
                 upstream.waiting_since = now;
             }
-            write_request(&mut upstream.out, [&b"PING"[..]].into_iter());
-            upstream.expected.push_back(whom);
+            upstream.send_words(whom, &[b"PING"]);
             self.mark_written(connection);
         }
     }

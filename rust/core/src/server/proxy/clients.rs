@@ -4,11 +4,14 @@ use super::channels;
 use super::event_loop::{EventLoop, MOST_REPLIES};
 use super::lane::{Lane, Watch};
 use super::upstream::{For, Key, write_request};
-use crate::command::client::{Client, Multi, Token};
+use crate::command::client::{Client, Replies, Token};
+use crate::command::settings::Name;
 use crate::command::table::Command;
-use crate::command::{Fault, dispatch};
+use crate::command::{Fault, dispatch, monitor};
+use crate::resp::number::parse_i64;
 use crate::resp::request::{QUOTED, inline_words};
 use crate::resp::{Args, OwnedArgs};
+use crate::route::transaction::{self, share};
 use crate::route::{self, Merge, Merging, Part, Plan};
 
 impl EventLoop {
@@ -77,29 +80,46 @@ impl EventLoop {
         };
         if client.multi.is_some() {
             match row.name {
-                "exec" if lane.watch.is_some() && lane.waiting() > 0 => return false,
+                "exec" if !lane.watches.is_empty() && lane.waiting() > 0 => return false,
                 "exec" => self.exec(client, lane),
                 _ => self.answer_about_the_connection(client, lane, args, row),
             }
             return true;
         }
         let plan = route::plan(row, args, &self.map);
-        if matches!(plan, Plan::Alone(_)) && lane.waiting() > 0 {
+        if matches!(plan, Plan::Alone(_) | Plan::Watch(_) | Plan::Vigil(_)) && lane.waiting() > 0 {
             return false; // Its connection is another than theirs: it must not overtake them.
         }
         if !matches!(plan, Plan::Here) {
             self.engine.stats.commands += 1;
             self.engine.command_stats[place as usize].calls += 1;
             client.last_command = Some(row);
+            if !self.engine.monitors.is_empty() {
+                monitor::show(&mut self.engine, client, row, args);
+            }
         }
+        // CLIENT REPLY: what is answered here is taken back by the command's own way.
+        let unwanted = client.replies != Replies::On && !matches!(plan, Plan::Here);
+        let before = (lane.waiting(), lane.out.len());
         match plan {
             Plan::Here => self.answer_about_the_connection(client, lane, args, row),
             Plan::One(node) => self.send_whole(client, lane, node, args, raw),
-            Plan::Alone(node) => self.send_alone(client, lane, node, args, raw, row.name == "watch"),
-            Plan::Split(parts, merge) => self.send_parts(client, lane, args, &parts, merge),
+            Plan::Alone(node) => self.send_alone(client, lane, node, args, raw),
+            Plan::Watch(keys) => self.send_watch(client, lane, args, &keys),
+            Plan::Vigil(keys) => self.begin_vigil(client, lane, args, &keys),
+            Plan::Split(parts, merge) => {
+                let positions = parts.iter().map(|part| part.positions.clone()).collect();
+                self.send_parts(client, lane, args, &parts, Merging::new(merge, parts.len(), positions));
+            }
             Plan::Everywhere(merge) => self.send_everywhere(client, lane, args, merge),
             Plan::Scan(node, cursor) => self.send_scan(client, lane, args, node, cursor),
             Plan::Refuse(fault) => self.answer_error(lane, &fault),
+        }
+        if unwanted {
+            lane.hush(before.0, before.1);
+            if client.replies != Replies::Off {
+                client.replies = Replies::On;
+            }
         }
         true
     }
@@ -107,8 +127,22 @@ impl EventLoop {
     /// Answer what is about the connection, and do at the nodes what belongs to it.
     fn answer_about_the_connection(&mut self, client: &mut Client, lane: &mut Lane, args: &Args<'_>, row: &Command) {
         let queues = client.multi.is_some();
-        if matches!(row.name, "discard" | "reset") || (row.name == "unwatch" && !queues) {
-            self.unwatch(lane.watch.take());
+        if args.is(0, "DISCARD") || args.is(0, "RESET") || (args.is(0, "UNWATCH") && !queues) {
+            for watch in std::mem::take(&mut lane.watches).into_iter().filter(|watch| !watch.lost) {
+                self.forget_watch(watch.connection);
+            }
+        }
+        if args.is(0, "CLIENT") && !queues {
+            if args.is(1, "UNBLOCK")
+                && let Some(id) = args.get(2).and_then(parse_i64)
+                && self.unblock(client, lane, id, args)
+            {
+                return;
+            }
+            if args.is(1, "TRACKING") && args.is(2, "ON") {
+                let text = "ERR client-side caching is not possible through a proxy: connect to the nodes";
+                return self.answer_error(lane, &Fault::new(text));
+            }
         }
         let way = channels::way_of(row.name).filter(|_| !queues);
         let Some(way) = way else {
@@ -124,13 +158,47 @@ impl EventLoop {
         self.begin_to_listen(client, lane, way, args);
     }
 
-    /// Forget at the node what a client watches.
-    fn unwatch(&mut self, watch: Option<Watch>) {
-        let Some(watch) = watch.filter(|watch| !watch.lost) else { return };
-        if let Some(upstream) = self.upstreams[watch.connection as usize].as_mut() {
-            write_request(&mut upstream.out, [&b"UNWATCH"[..]].into_iter());
-            upstream.expected.push_back(For::Queued);
-            self.mark_written(watch.connection);
+    /// End another client's waiting for keys, if that is what it does: here, or at the node where it waits.
+    fn unblock(&mut self, client: &Client, lane: &mut Lane, id: i64, args: &Args<'_>) -> bool {
+        if args.len() > 3 && !args.is(3, "TIMEOUT") && !args.is(3, "ERROR") {
+            return false;
+        }
+        let Some(token) = self.engine.clients.iter().find(|other| other.id as i64 == id).map(|other| other.token)
+        else {
+            return false;
+        };
+        let Some(other) = self.lanes.get(token as usize).and_then(Option::as_ref).filter(|other| other.busy_alone)
+        else {
+            return false;
+        };
+        if let Some(job) = other.job.filter(|job| self.only_waits(*job)) {
+            if args.is(3, "ERROR") {
+                self.finish(job, b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n");
+            } else {
+                self.give_up(job);
+            }
+            lane.answer(b":1\r\n");
+            return true;
+        }
+        let waits = other.alone.iter().filter_map(|&index| self.upstreams[index as usize].as_ref());
+        let Some((node, identity)) = waits
+            .filter(|upstream| !upstream.expected.is_empty())
+            .map(|upstream| (upstream.key.node, upstream.identity))
+            .next()
+        else {
+            return false;
+        };
+        let identity = identity.to_string();
+        let words = [args.at(0), args.at(1), identity.as_bytes()].into_iter().chain(args.from(3));
+        self.send_whole(client, lane, node, &OwnedArgs::from_parts(words).as_args(), None);
+        true
+    }
+
+    /// Forget at a node what a client watches there.
+    pub(super) fn forget_watch(&mut self, connection: u32) {
+        if let Some(upstream) = self.upstreams[connection as usize].as_mut() {
+            upstream.send_words(For::Nobody, &[b"UNWATCH"]);
+            self.mark_written(connection);
         }
     }
 
@@ -167,14 +235,44 @@ impl EventLoop {
     }
 
     #[inline]
-    fn send_whole(&mut self, client: &Client, lane: &mut Lane, node: u16, args: &Args<'_>, raw: Option<&[u8]>) {
+    pub(super) fn send_whole(
+        &mut self,
+        client: &Client,
+        lane: &mut Lane,
+        node: u16,
+        args: &Args<'_>,
+        raw: Option<&[u8]>,
+    ) {
         let key = Key { node, database: client.database, resp3: client.resp3, owner: 0 };
-        let index = match self.upstream(key) {
-            Ok(index) => index,
-            Err(text) => return self.answer_error(lane, &Fault::new(text)),
-        };
-        let number = lane.sent();
-        self.push(index, client, number, 0, args, raw);
+        match self.upstream(key) {
+            Ok(index) => {
+                let number = lane.sent();
+                self.push(index, client, number, 0, args, raw);
+            }
+            Err(text) => {
+                let number = lane.sent();
+                self.late(
+                    client,
+                    lane,
+                    For::Client { token: client.token, id: client.id, number, part: 0 },
+                    args,
+                    key,
+                    &text,
+                );
+            }
+        }
+    }
+
+    /// A request whose node cannot be reached now: another may answer it, or a failover is waited for, or it failed.
+    #[cold]
+    fn late(&mut self, client: &Client, lane: &mut Lane, whom: For, args: &Args<'_>, key: Key, text: &str) {
+        let mut request = Vec::new();
+        write_request(&mut request, args.from(0));
+        // The client and its lane are being served: what is told them now is held until they are back.
+        let before = self.waiting.len();
+        self.unreachable(whom, request, key, text);
+        lane.parked += (self.waiting.len() - before) as u32;
+        let _ = client;
     }
 
     /// Put a request on its way to a node.
@@ -189,176 +287,254 @@ impl EventLoop {
             Some(raw) => upstream.out.extend_from_slice(raw),
             None => write_request(&mut upstream.out, args.from(0)),
         }
-        upstream.expected.push_back(For::Client { token: client.token, id: client.id, number, part });
+        upstream.expect(For::Client { token: client.token, id: client.id, number, part }, 1, 0);
         if let Some(breaker) = self.breakers.get_mut(upstream.key.node as usize) {
             breaker.requests += 1;
         }
         self.mark_written(index);
     }
 
-    /// A request that may wait or watches: over a connection of the client's own, and the client waits with it.
-    fn send_alone(
-        &mut self,
-        client: &Client,
-        lane: &mut Lane,
-        node: u16,
-        args: &Args<'_>,
-        raw: Option<&[u8]>,
-        watches: bool,
-    ) {
-        let key = Key { node, database: client.database, resp3: client.resp3, owner: client.id };
-        let index = match self.upstream(key) {
-            Ok(index) => index,
-            Err(text) => return self.answer_error(lane, &Fault::new(text)),
+    /// Put requests that are written already on their way; the last reply counts.
+    pub(super) fn push_bytes(&mut self, index: u32, whom: For, bytes: &[u8], replies: u32) {
+        let now = self.engine.store.now();
+        let Some(upstream) = self.upstreams[index as usize].as_mut() else {
+            return self.give(whom, b"-UNKNOWN outcome: the connection to the node was lost\r\n");
         };
-        if !lane.alone.contains(&index) {
-            lane.alone.push(index);
+        if upstream.expected.is_empty() {
+            upstream.waiting_since = now;
         }
-        if watches {
-            match lane.watch {
-                Some(watch) if watch.lost => {} // EXEC will fail already.
-                Some(watch) if watch.connection != index => {
-                    let text = "CROSSSLOT Watched keys must lie on one node; give them a common {tag}";
-                    return self.answer_error(lane, &Fault::new(text));
-                }
-                _ => lane.watch = Some(Watch { connection: index, lost: false }),
-            }
+        upstream.out.extend_from_slice(bytes);
+        upstream.expect(whom, replies, 0);
+        if let Some(breaker) = self.breakers.get_mut(upstream.key.node as usize) {
+            breaker.requests += 1;
         }
+        self.mark_written(index);
+    }
+
+    /// A request that may wait: over a connection of the client's own, and the client waits with it.
+    fn send_alone(&mut self, client: &Client, lane: &mut Lane, node: u16, args: &Args<'_>, raw: Option<&[u8]>) {
+        let index = match self.connection_alone(client, lane, node) {
+            Ok(index) => index,
+            Err(fault) => return self.answer_error(lane, &fault),
+        };
         lane.busy_alone = true;
         let number = lane.sent();
         self.push(index, client, number, 0, args, raw);
     }
 
-    fn send_parts(&mut self, client: &Client, lane: &mut Lane, args: &Args<'_>, parts: &[Part], merge: Merge) {
+    fn connection_alone(&mut self, client: &Client, lane: &mut Lane, node: u16) -> Result<u32, Fault> {
+        let key = Key { node, database: client.database, resp3: client.resp3, owner: client.id };
+        let index = self.upstream(key).map_err(Fault::new)?;
+        if !lane.alone.contains(&index) {
+            lane.alone.push(index);
+        }
+        Ok(index)
+    }
+
+    /// Watch keys, each at its node, over connections of the client's own.
+    fn send_watch(&mut self, client: &Client, lane: &mut Lane, args: &Args<'_>, keys: &[usize]) {
+        let mut parts: Vec<Part> = Vec::new();
+        for &at in keys {
+            let Some(node) = self.map.owner_of(args.at(at)) else {
+                return self.answer_error(lane, &Fault::new("CLUSTERDOWN Hash slot not served"));
+            };
+            match parts.iter_mut().find(|part| part.node == node) {
+                Some(part) => part.arguments.push(at),
+                None => parts.push(Part { node, arguments: vec![at], positions: Vec::new() }),
+            }
+        }
+        let mut connections = Vec::new();
+        for part in &parts {
+            match self.connection_alone(client, lane, part.node) {
+                Ok(index) => connections.push(index),
+                Err(fault) => return self.answer_error(lane, &fault),
+            }
+        }
+        lane.busy_alone = true;
+        let number = lane.sent_in_parts(Merging::new(Merge::AllOk, parts.len(), Vec::new()));
+        for (place, (part, connection)) in parts.iter().zip(connections).enumerate() {
+            let request = share(args, part);
+            if !lane.watches.iter().any(|watch| watch.connection == connection) {
+                lane.watches.push(Watch { node: part.node, connection, lost: false, requests: Vec::new() });
+            }
+            for watch in lane.watches.iter_mut().filter(|watch| watch.connection == connection) {
+                write_request(&mut watch.requests, request.as_args().from(0));
+            }
+            self.push(connection, client, number, place as u16, &request.as_args(), None);
+        }
+    }
+
+    fn send_parts(&mut self, client: &Client, lane: &mut Lane, args: &Args<'_>, parts: &[Part], merging: Merging) {
         // All nodes must be reachable before any is asked: half a write is worse than none.
         let mut connections = Vec::with_capacity(parts.len());
         for part in parts {
             let key = Key { node: part.node, database: client.database, resp3: client.resp3, owner: 0 };
             match self.upstream(key) {
+                Ok(index) => connections.push(Ok(index)),
+                Err(text) if self.may_wait_for(args, part) => connections.push(Err((key, text))),
+                Err(text) => return self.answer_error(lane, &Fault::new(text)),
+            }
+        }
+        let number = lane.sent_in_parts(merging);
+        for (place, (part, connection)) in parts.iter().zip(connections).enumerate() {
+            let request = share(args, part);
+            match connection {
+                Ok(index) => self.push(index, client, number, place as u16, &request.as_args(), None),
+                Err((key, text)) => {
+                    let whom = For::Client { token: client.token, id: client.id, number, part: place as u16 };
+                    self.late(client, lane, whom, &request.as_args(), key, &text);
+                }
+            }
+        }
+    }
+
+    /// Whether a part's node may be replaced: there are replicas of what it asks for.
+    fn may_wait_for(&self, args: &Args<'_>, part: &Part) -> bool {
+        let slot = part.positions.first().and(part.arguments.first()).map(|&at| crate::slot::slot_of(args.at(at)));
+        self.options.failover_wait > 0 && slot.is_some_and(|slot| !self.map.replicas(slot).is_empty())
+    }
+
+    fn send_everywhere(&mut self, client: &mut Client, lane: &mut Lane, args: &Args<'_>, merge: Merge) {
+        let everything: Vec<usize> = (1..args.len()).collect();
+        let nodes = 0..self.map.nodes().len() as u16;
+        let parts: Vec<Part> =
+            nodes.map(|node| Part { node, arguments: everything.clone(), positions: Vec::new() }).collect();
+        let merging = match merge {
+            Merge::Info => {
+                self.answer_aside(client, args);
+                Merging::beside(merge, parts.len(), self.reply.bytes())
+            }
+            _ => Merging::new(merge, parts.len(), Vec::new()),
+        };
+        if args.is(0, "CONFIG") {
+            if let Some(fault) = self.refuses_to_set(args) {
+                return self.answer_error(lane, &fault);
+            }
+            self.answer_aside(client, args); // What it says about clients holds here as well.
+        }
+        self.send_parts(client, lane, args, &parts, merging);
+    }
+
+    /// Do something here whose answer is not the client's.
+    fn answer_aside(&mut self, client: &mut Client, args: &Args<'_>) {
+        self.reply.clear();
+        self.reply.speak(client.resp3);
+        let replies = std::mem::replace(&mut client.replies, Replies::On);
+        dispatch::serve(&mut self.engine, client, args, &mut self.reply);
+        client.replies = replies;
+    }
+
+    /// The password is that of nodes and proxies alike, and other proxies would not hear of a new one.
+    fn refuses_to_set(&self, args: &Args<'_>) -> Option<Fault> {
+        let changed = |at: &usize| {
+            args.is(*at, "REQUIREPASS") && args.at(at + 1) != self.engine.settings.text(Name::requirepass).as_bytes()
+        };
+        let found = args.is(1, "SET") && (2..args.len()).step_by(2).any(|at| changed(&at));
+        found.then(|| {
+            Fault::new("ERR requirepass cannot be changed through a proxy: set it in the files of nodes and proxies")
+        })
+    }
+
+    /// Run what was queued: whole on its node where all keys share one, else as a transaction of its own on each node.
+    fn exec(&mut self, client: &mut Client, lane: &mut Lane) {
+        let Some(multi) = client.multi.take() else { return };
+        let watches = std::mem::take(&mut lane.watches);
+        let dealt = if multi.broken {
+            Err(Fault::new("EXECABORT Transaction discarded because of previous errors."))
+        } else {
+            transaction::deal(&multi, &self.map, client.database).and_then(|dealt| {
+                match self.refuses_to_relax(dealt.groups.len()) {
+                    Some(fault) => Err(fault),
+                    None => Ok(dealt),
+                }
+            })
+        };
+        let elsewhere = watches.iter().any(|watch| {
+            let upstream = self.upstreams[watch.connection as usize].as_ref();
+            !watch.lost && upstream.is_some_and(|upstream| upstream.key.database != client.database)
+        });
+        let lost = watches.iter().any(|watch| watch.lost || self.upstreams[watch.connection as usize].is_none());
+        let mut dealt = match dealt {
+            _ if elsewhere => {
+                let text = "ERR keys were watched in another database; a proxy cannot carry that over";
+                return self.end_transaction(lane, &watches, &Fault::new(text));
+            }
+            Err(fault) => return self.end_transaction(lane, &watches, &fault),
+            Ok(dealt) => dealt,
+        };
+        if lost {
+            // With the connection went the knowledge whether the keys changed.
+            watches.iter().filter(|watch| !watch.lost).for_each(|watch| self.forget_watch(watch.connection));
+            self.reply.clear();
+            self.reply.speak(client.resp3);
+            self.reply.null_array();
+            return lane.answer(self.reply.bytes());
+        }
+        let database = client.database;
+        for at in std::mem::take(&mut dealt.here) {
+            self.answer_aside(client, &multi.queue[at].1.as_args());
+            dealt.layout.fill(at, self.reply.bytes());
+        }
+        if !watches.is_empty() {
+            if let ([watch], [group], true) = (&watches[..], &dealt.groups[..], dealt.plain)
+                && watch.node == group.node
+            {
+                // Over a connection of its own, it must not be overtaken by what comes after it.
+                lane.busy_alone = true;
+                let number = lane.sent();
+                let (bytes, replies) = transaction_of(&group.requests);
+                let whom = For::Client { token: client.token, id: client.id, number, part: 0 };
+                return self.push_bytes(watch.connection, whom, &bytes, replies);
+            }
+            let merging = Merging::transaction(dealt.layout, dealt.groups.len());
+            return self.begin_watched(client, lane, &watches, &dealt.groups, merging);
+        }
+        let mut connections = Vec::new();
+        for group in &dealt.groups {
+            let key = Key { node: group.node, database, resp3: client.resp3, owner: 0 };
+            match self.upstream(key) {
                 Ok(index) => connections.push(index),
                 Err(text) => return self.answer_error(lane, &Fault::new(text)),
             }
         }
-        let positions = parts.iter().map(|part| part.positions.clone()).collect();
-        let number = lane.sent_in_parts(Merging::new(merge, parts.len(), positions));
-        for (place, (part, index)) in parts.iter().zip(connections).enumerate() {
-            let words = std::iter::once(0).chain(part.arguments.iter().copied()).map(|at| args.at(at));
-            let request = OwnedArgs::from_parts(words);
-            self.push(index, client, number, place as u16, &request.as_args(), None);
+        if dealt.groups.is_empty() {
+            self.reply.clear();
+            self.reply.speak(client.resp3);
+            dealt.layout.assemble(&[], &mut self.reply);
+            return lane.answer(self.reply.bytes());
         }
-    }
-
-    fn send_everywhere(&mut self, client: &Client, lane: &mut Lane, args: &Args<'_>, merge: Merge) {
-        let everything: Vec<usize> = (1..args.len()).collect();
-        let parts: Vec<Part> = (0..self.map.nodes().len() as u16)
-            .map(|node| Part { node, arguments: everything.clone(), positions: Vec::new() })
-            .collect();
-        if parts.is_empty() {
-            return self.answer_error(lane, &Fault::new("CLUSTERDOWN the proxy knows no nodes yet"));
-        }
-        self.send_parts(client, lane, args, &parts, merge);
-    }
-
-    /// A transaction whose keys all lie on one node runs there, whole; replies up to EXEC's are dropped.
-    fn exec(&mut self, client: &mut Client, lane: &mut Lane) {
-        let Some(multi) = client.multi.take() else { return };
-        let watch = lane.watch.take();
-        let index = match self.place_of_transaction(client, &multi, watch) {
-            Ok(Some(index)) => index,
-            Ok(None) => {
-                self.reply.clear();
-                self.reply.speak(client.resp3);
-                if watch.is_some() {
-                    self.reply.null_array()
-                } else {
-                    self.reply.array(0)
-                }
-                return lane.answer(self.reply.bytes());
-            }
-            Err(fault) => {
-                self.unwatch(watch);
-                return self.answer_error(lane, &fault);
-            }
+        let number = if dealt.plain {
+            lane.sent()
+        } else {
+            lane.sent_in_parts(Merging::transaction(dealt.layout, dealt.groups.len()))
         };
-        // Over a connection of its own, it must not be overtaken by what comes after it.
-        lane.busy_alone = watch.is_some();
-        let number = lane.sent();
-        if let Some(upstream) = self.upstreams[index as usize].as_mut() {
-            write_request(&mut upstream.out, [&b"MULTI"[..]].into_iter());
-            upstream.expected.push_back(For::Queued);
-            for (_, args) in &multi.queue {
-                write_request(&mut upstream.out, args.as_args().from(0));
-                upstream.expected.push_back(For::Queued);
-            }
+        for (part, (group, index)) in dealt.groups.iter().zip(connections).enumerate() {
+            let (bytes, replies) = transaction_of(&group.requests);
+            let whom = For::Client { token: client.token, id: client.id, number, part: part as u16 };
+            self.push_bytes(index, whom, &bytes, replies);
         }
-        let exec = OwnedArgs::from_parts([&b"EXEC"[..]]);
-        self.push(index, client, number, 0, &exec.as_args(), None);
     }
 
-    /// The connection over which a transaction runs; `None` when there is nothing to run: it is empty, or the
-    /// connection over which its keys were watched is lost, and with it the knowledge whether they changed.
-    fn place_of_transaction(
-        &mut self,
-        client: &Client,
-        multi: &Multi,
-        watch: Option<Watch>,
-    ) -> Result<Option<u32>, Fault> {
-        if multi.broken {
-            return Err(Fault::new("EXECABORT Transaction discarded because of previous errors."));
-        }
-        let mut node = None;
-        for (row, args) in &multi.queue {
-            match one_node(row, &args.as_args(), &self.map)? {
-                Some(each) if *node.get_or_insert(each) != each => return Err(spread()),
-                _ => {}
-            }
-        }
-        let Some(watch) = watch else {
-            if multi.queue.is_empty() {
-                return Ok(None);
-            }
-            let key = Key { node: node.unwrap_or(0), database: client.database, resp3: client.resp3, owner: 0 };
-            return self.upstream(key).map(Some).map_err(Fault::new);
-        };
-        let watched = self.upstreams[watch.connection as usize].as_ref().map(|upstream| upstream.key);
-        match watched.filter(|key| !watch.lost && key.owner == client.id && key.node != u16::MAX) {
-            None => Ok(None),
-            Some(key) if key.database != client.database => {
-                Err(Fault::new("ERR keys were watched in another database; a proxy cannot carry that over"))
-            }
-            Some(key) if node.is_some_and(|node| node != key.node) => Err(spread()),
-            Some(_) => Ok(Some(watch.connection)),
-        }
+    fn end_transaction(&mut self, lane: &mut Lane, watches: &[Watch], fault: &Fault) {
+        watches.iter().filter(|watch| !watch.lost).for_each(|watch| self.forget_watch(watch.connection));
+        self.answer_error(lane, fault);
     }
 }
 
-/// A transaction would need several nodes.
-fn spread() -> Fault {
-    Fault::new("CROSSSLOT Keys of the transaction lie on different nodes; give them a common {tag}")
-}
-
-/// The node a queued command belongs to; `None` when any will do.
-fn one_node(row: &Command, args: &Args<'_>, map: &route::Map) -> Result<Option<u16>, Fault> {
-    // The connection of a transaction is shared with others: its state is not this client's to change.
-    if row.group == "pubsub" && row.name != "publish" && row.name != "spublish"
-        || row.group == "connection" && !matches!(row.name, "ping" | "echo")
-    {
-        let name = row.name.to_uppercase();
-        return Err(Fault::new(format!("ERR {name} inside MULTI is not possible through a proxy")));
-    }
-    match route::plan(row, args, map) {
-        Plan::One(node) | Plan::Alone(node) => Ok(Some(node)),
-        Plan::Here => Ok(None),
-        Plan::Refuse(fault) => Err(fault),
-        Plan::Split(..) | Plan::Everywhere(_) | Plan::Scan(..) => Err(spread()),
-    }
+/// Requests as a transaction: its bytes, and how many replies it has.
+pub(super) fn transaction_of(requests: &[OwnedArgs]) -> (Vec<u8>, u32) {
+    let mut bytes = Vec::new();
+    write_request(&mut bytes, [&b"MULTI"[..]].into_iter());
+    requests.iter().for_each(|request| write_request(&mut bytes, request.as_args().from(0)));
+    write_request(&mut bytes, [&b"EXEC"[..]].into_iter());
+    (bytes, requests.len() as u32 + 2)
 }
 
 impl Lane {
     /// Whether the client's next request may be served: not while one of its own waits at a node, nor
     /// while it does not read its replies.
     pub(super) fn may_serve(&self) -> bool {
-        !self.busy_alone && self.waiting() < 16_384 && self.out.len() < MOST_REPLIES
+        !self.busy_alone && self.parked == 0 && self.waiting() < 16_384 && self.out.len() < MOST_REPLIES
     }
 }
 

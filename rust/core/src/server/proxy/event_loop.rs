@@ -1,7 +1,10 @@
 //! The proxy's loop: wait, read from clients and nodes, pass on, write.
 
+use super::again::Parked;
+use super::jobs::Job;
 use super::lane::Lane;
-use super::upstream::{For, Key, LISTENER, Upstream};
+use super::options::Options;
+use super::upstream::{For, Key, LISTENER, Owed, READER, TRACKER, Upstream, turns_away};
 use crate::command::Engine;
 use crate::command::client::Token;
 use crate::command::settings::Name;
@@ -9,7 +12,7 @@ use crate::net::{self, Interest, Listener, Moved, Peer, Poll, Waker, connect};
 use crate::resp::Reply;
 use crate::route::{Address, Map};
 use crate::server::listening;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
@@ -24,8 +27,6 @@ const WAKER: u64 = FIRST_CLIENT - 1;
 const SHARED: usize = 128 * 1024;
 /// Unsent replies beyond which a client's requests are not read.
 pub(super) const MOST_REPLIES: usize = 1 << 20;
-const CONNECT_MS: u64 = 1_000;
-const ANSWER_MS: u64 = 5_000;
 const ROUND_MS: u64 = 100;
 /// How often it is looked after that the nodes are listened to.
 const TUNE_MS: u64 = 1_000;
@@ -40,10 +41,18 @@ pub(super) struct Breaker {
     closed_until: u64,
     pub(super) requests: u64,
     pub(super) errors: u64,
+    /// Requests that were sent again, here after they could not be served elsewhere.
+    pub(super) again: u64,
+    /// Connections that failed, and requests that were not answered in time.
+    pub(super) faults: u64,
 }
+
+/// A request that was turned away: who it is for, the reply, and the request.
+type Away = (Owed, Box<[u8]>, Box<[u8]>);
 
 pub(super) struct EventLoop {
     pub(super) engine: Engine,
+    pub(super) options: Options,
     pub(super) map: Map,
     pub(super) lanes: Vec<Option<Box<Lane>>>,
     pub(super) upstreams: Vec<Option<Box<Upstream>>>,
@@ -58,14 +67,33 @@ pub(super) struct EventLoop {
     pub(super) reply: Reply,
     written: Vec<u32>,           // Upstreams with requests to send.
     pub(super) owed: Vec<Token>, // Clients with replies to send or requests to serve.
-    next_round: u64,
+    pub(super) next_round: u64,
     next_tune: u64,
     stopping: bool,
+    /// Requests that wait for a node to serve them, and how many bytes they are.
+    pub(super) waiting: VecDeque<Parked>,
+    pub(super) parked_bytes: usize,
+    /// Until then it looks as if there were a newer map than ours.
+    pub(super) stale_until: u64,
+    pub(super) jobs: HashMap<u64, Job>,
+    pub(super) next_job: u64,
+    /// Who waits for keys that lie on several nodes, by node and key.
+    pub(super) vigils: HashMap<(u16, Box<[u8]>), Vec<u64>>,
+    /// The client whose requests are being served: it is not among the others, nor is its lane.
+    pub(super) serving: Option<Token>,
+    /// What came over a connection and is dealt with once that is back in its place: requests that were turned away
+    /// (with the reply and themselves), replies for jobs, and news of changed keys.
+    away: Vec<Away>,
+    answered_jobs: Vec<(u64, u16, Box<[u8]>)>,
+    news: Vec<(u16, Box<[u8]>)>,
+    /// Replies that came for it meanwhile.
+    deferred: Vec<(u64, u32, u16, Vec<u8>)>,
 }
 
 impl EventLoop {
     pub(super) fn open(
         engine: Engine,
+        options: Options,
         inbox: Receiver<super::super::runner::Errand<EventLoop>>,
     ) -> io::Result<(EventLoop, Waker)> {
         let poll = Poll::new()?;
@@ -77,6 +105,7 @@ impl EventLoop {
         crate::clock::ticks_per_us();
         let serving = EventLoop {
             engine,
+            options,
             map: Map::default(),
             lanes: Vec::new(),
             upstreams: Vec::new(),
@@ -94,6 +123,17 @@ impl EventLoop {
             next_round: 0,
             next_tune: 0,
             stopping: false,
+            waiting: VecDeque::new(),
+            parked_bytes: 0,
+            stale_until: 0,
+            jobs: HashMap::new(),
+            next_job: 1,
+            vigils: HashMap::new(),
+            serving: None,
+            away: Vec::new(),
+            answered_jobs: Vec::new(),
+            news: Vec::new(),
+            deferred: Vec::new(),
         };
         Ok((serving, waker))
     }
@@ -193,7 +233,7 @@ impl EventLoop {
                 self.engine.stats.input_bytes += count as u64;
                 if lane.input.is_empty() {
                     let shared = std::mem::take(&mut self.shared_input);
-                    let used = self.serve(token, &shared[..count]);
+                    let used = self.serve_one(token, &shared[..count]);
                     if let Some(lane) = self.lanes[token as usize].as_mut() {
                         lane.input.extend_from_slice(&shared[used..count]);
                     }
@@ -206,13 +246,23 @@ impl EventLoop {
         }
     }
 
+    fn serve_one(&mut self, token: Token, input: &[u8]) -> usize {
+        self.serving = Some(token);
+        let used = self.serve(token, input);
+        self.serving = None;
+        for (id, number, part, reply) in std::mem::take(&mut self.deferred) {
+            self.deliver(token, id, number, part, &reply);
+        }
+        used
+    }
+
     /// Serve what a client sent earlier.
     fn serve_kept(&mut self, token: Token) {
         let Some(lane) = self.lanes.get_mut(token as usize).and_then(Option::as_mut) else {
             return;
         };
         let mut input = std::mem::take(&mut lane.input);
-        let used = self.serve(token, &input);
+        let used = self.serve_one(token, &input);
         if let Some(lane) = self.lanes[token as usize].as_mut() {
             if used == input.len() {
                 input.clear();
@@ -298,25 +348,67 @@ impl EventLoop {
         }
         if read {
             let Some(mut upstream) = self.upstreams[index as usize].take() else { return };
+            let key = upstream.key;
             let mut shared = std::mem::take(&mut self.shared_replies);
             let mut refused = false;
-            let moved = upstream.read(&mut shared, now, |whom, reply| match whom {
+            let mut identity = None;
+            let moved = upstream.read(&mut shared, now, |owed, reply, request| match owed.whom {
+                For::Client { .. } | For::Job { .. } if turns_away(reply) => {
+                    self.away.push((owed.as_new(), reply.into(), request.into()))
+                }
                 For::Client { token, id, number, part } => self.deliver(token, id, number, part, reply),
+                For::Job { id, part } => self.answered_jobs.push((id, part, reply.into())),
                 For::Greeting => refused |= reply.first() == Some(&b'-'),
+                For::Message if key.owner == TRACKER => self.news.push((key.node, reply.into())),
                 For::Message => self.message(reply),
-                For::Queued => {}
+                For::Identity => identity = crate::resp::scan::integer(reply),
+                For::Nobody => {}
             });
+            upstream.identity = identity.unwrap_or(upstream.identity);
             self.shared_replies = shared;
             self.upstreams[index as usize] = Some(upstream);
+            self.follow_up(key);
             if moved == Moved::Gone || refused {
                 self.upstream_failed(index);
             }
         }
     }
 
+    /// Do what follows from replies, once the connection they came over is back in its place.
+    #[inline]
+    fn follow_up(&mut self, key: Key) {
+        if !self.away.is_empty() {
+            for (owed, reply, request) in std::mem::take(&mut self.away) {
+                self.turned_away(key, &owed, &reply, &request);
+            }
+        }
+        if !self.answered_jobs.is_empty() {
+            for (id, part, reply) in std::mem::take(&mut self.answered_jobs) {
+                self.job_replied(id, part, &reply);
+            }
+        }
+        if !self.news.is_empty() {
+            for (node, message) in std::mem::take(&mut self.news) {
+                self.invalidated(node, &message);
+            }
+        }
+    }
+
+    /// Give a reply to whoever it is for.
+    pub(super) fn give(&mut self, whom: For, reply: &[u8]) {
+        match whom {
+            For::Client { token, id, number, part } => self.deliver(token, id, number, part, reply),
+            For::Job { id, part } => self.job_replied(id, part, reply),
+            _ => {}
+        }
+    }
+
     /// Give a client a reply, or a part of one.
     #[inline]
-    fn deliver(&mut self, token: Token, id: u64, number: u32, part: u16, reply: &[u8]) {
+    pub(super) fn deliver(&mut self, token: Token, id: u64, number: u32, part: u16, reply: &[u8]) {
+        if self.serving == Some(token) {
+            return self.deferred.push((id, number, part, reply.to_vec()));
+        }
         // The client may have gone, and its place may be another's now.
         let Some(client) = self.engine.clients.get(token).filter(|client| client.id == id) else {
             return;
@@ -352,13 +444,19 @@ impl EventLoop {
             error.error(b"CLUSTERDOWN Hash slot not served");
         }
         self.note_failure(node);
-        for whom in &upstream.expected {
-            if let For::Client { token, id, number, part } = *whom {
-                if let Some(breaker) = self.breakers.get_mut(node as usize) {
-                    breaker.errors += 1;
-                }
-                self.deliver(token, id, number, part, error.bytes());
+        let key = upstream.key;
+        let mut upstream = upstream;
+        for (owed, request, unsent) in upstream.take_unanswered() {
+            if matches!(owed.whom, For::Client { .. } | For::Job { .. })
+                && let Some(breaker) = self.breakers.get_mut(node as usize)
+            {
+                breaker.errors += 1;
             }
+            self.lost_with(key, &owed, &request, unsent || !upstream.connected, error.bytes());
+        }
+        if key.owner == TRACKER {
+            let waiting = self.vigils_at(node);
+            self.wake_vigils(waiting);
         }
     }
 
@@ -366,7 +464,7 @@ impl EventLoop {
     fn forget_alone(&mut self, index: u32, key: Key) {
         if key.owner == LISTENER {
             self.next_tune = 0;
-        } else if key.owner != 0 {
+        } else if !matches!(key.owner, 0 | TRACKER | READER) {
             for lane in self.lanes.iter_mut().flatten().filter(|lane| lane.alone.contains(&index)) {
                 lane.lost(index);
             }
@@ -377,6 +475,7 @@ impl EventLoop {
         let now = self.engine.store.now();
         if let Some(breaker) = self.breakers.get_mut(node as usize) {
             // 50 ms, 100, 200 ... 5 s: a node that restarts is found again soon, one that is gone costs little.
+            breaker.faults += 1;
             breaker.closed_until = now + (50u64 << breaker.failures.min(7)).min(5_000);
             breaker.failures += 1;
         }
@@ -476,10 +575,11 @@ impl EventLoop {
             .enumerate()
             .filter_map(|(index, upstream)| {
                 let upstream = upstream.as_ref()?;
-                let slow_connect = !upstream.connected && now.saturating_sub(upstream.since) > CONNECT_MS;
-                let slow_answer = matches!(upstream.key.owner, 0 | LISTENER)
+                let slow_connect =
+                    !upstream.connected && now.saturating_sub(upstream.since) > self.options.connect_timeout;
+                let slow_answer = matches!(upstream.key.owner, 0 | LISTENER | TRACKER | READER)
                     && !upstream.expected.is_empty()
-                    && now.saturating_sub(upstream.waiting_since) > ANSWER_MS;
+                    && now.saturating_sub(upstream.waiting_since) > self.options.node_timeout;
                 (slow_connect || slow_answer).then_some(index as u32)
             })
             .collect();
@@ -489,6 +589,14 @@ impl EventLoop {
         if now >= self.next_tune {
             self.next_tune = now + TUNE_MS;
             self.tune();
+        }
+        if !self.waiting.is_empty() {
+            self.try_waiting();
+        }
+        if !self.jobs.is_empty()
+            && let Some(next) = self.end_vigils()
+        {
+            self.next_round = self.next_round.min(next.max(now + 1));
         }
         self.settle();
     }
@@ -529,6 +637,15 @@ impl EventLoop {
         for (index, key) in dropped {
             self.forget_alone(index, key);
         }
+        for watch in self.lanes.iter_mut().flatten().flat_map(|lane| &mut lane.watches) {
+            match moved.get(watch.node as usize).copied().flatten() {
+                Some(node) => watch.node = node,
+                None => watch.lost = true,
+            }
+        }
+        self.stale_until = 0;
+        self.renew_vigils();
+        self.hurry_waiting();
     }
 
     pub(super) fn close(&mut self, token: Token) {
@@ -536,6 +653,10 @@ impl EventLoop {
         self.engine.leave(&mut client);
         self.engine.clients.forget(token);
         let lane = self.lanes.get_mut(token as usize).and_then(Option::take);
+        if let Some(job) = lane.as_ref().and_then(|lane| lane.job) {
+            self.forget_vigil(job);
+            self.jobs.remove(&job);
+        }
         for index in lane.map(|lane| lane.alone).unwrap_or_default() {
             let place = &mut self.upstreams[index as usize];
             if let Some(upstream) = place.take_if(|upstream| upstream.key.owner == client.id) {
@@ -578,10 +699,15 @@ impl EventLoop {
             ("output_bytes_total".to_owned(), stats.output_bytes as f64),
             ("upstream_connections".to_owned(), self.upstreams.iter().flatten().count() as f64),
             ("epoch".to_owned(), self.map.epoch() as f64),
+            ("stale".to_owned(), f64::from(u8::from(self.stale_until > self.engine.store.now()))),
+            ("waiting_requests".to_owned(), self.waiting.len() as f64),
+            ("waiting_bytes".to_owned(), self.parked_bytes as f64),
         ];
         for (node, breaker) in self.map.nodes().iter().zip(&self.breakers) {
             figures.push((format!("node_requests_total.{}", node.id), breaker.requests as f64));
             figures.push((format!("node_errors_total.{}", node.id), breaker.errors as f64));
+            figures.push((format!("node_faults_total.{}", node.id), breaker.faults as f64));
+            figures.push((format!("node_retries_total.{}", node.id), breaker.again as f64));
             let open = breaker.closed_until > self.engine.store.now();
             figures.push((format!("node_refused.{}", node.id), f64::from(u8::from(open))));
         }

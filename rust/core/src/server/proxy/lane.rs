@@ -19,21 +19,28 @@ pub(super) struct Lane {
     held: Vec<u8>,
     /// Connections to nodes that are this client's alone: it waits or watches there.
     pub(super) alone: Vec<u32>,
-    /// Keys are watched on one of them.
-    pub(super) watch: Option<Watch>,
+    /// Keys are watched on these of them.
+    pub(super) watches: Vec<Watch>,
+    /// What it waits for that takes several steps.
+    pub(super) job: Option<u64>,
+    /// Requests of it that wait for a node to serve them; its next ones wait too.
+    pub(super) parked: u32,
     /// A request waits on it; the client's next ones wait too.
     pub(super) busy_alone: bool,
     /// It is on the list of those with replies to send.
     pub(super) listed: bool,
 }
 
-/// Keys that a client watches, all on one node.
-#[derive(Clone, Copy)]
+/// Keys that a client watches on one node.
 pub(super) struct Watch {
+    /// The node.
+    pub(super) node: u16,
     /// The connection over which they are watched.
     pub(super) connection: u32,
     /// It was lost meanwhile: EXEC must not happen.
     pub(super) lost: bool,
+    /// The requests that watch.
+    pub(super) requests: Vec<u8>,
 }
 
 /// A request whose reply cannot be sent yet.
@@ -44,6 +51,8 @@ enum Slot {
     Held(u32, u32),
     /// Parts of the reply are missing.
     Merging(Box<Merging>),
+    /// So many parts are to come, and the client wants none.
+    Unwanted(usize),
 }
 
 impl Lane {
@@ -58,7 +67,9 @@ impl Lane {
             first: 0,
             held: Vec::new(),
             alone: Vec::new(),
-            watch: None,
+            watches: Vec::new(),
+            job: None,
+            parked: 0,
             busy_alone: false,
             listed: false,
         }
@@ -93,12 +104,34 @@ impl Lane {
         }
     }
 
+    /// The client wants no reply to the request it just sent; before it, this was waited for and written.
+    pub(super) fn hush(&mut self, waiting: usize, written: usize) {
+        if self.slots.len() == waiting {
+            return self.out.truncate(written.min(self.out.len()));
+        }
+        if let Some(last) = self.slots.back_mut() {
+            *last = match last {
+                Slot::Held(start, _) => Slot::Held(*start, 0),
+                Slot::Waiting => Slot::Unwanted(1),
+                Slot::Merging(merging) => Slot::Unwanted(merging.missing()),
+                Slot::Unwanted(parts) => Slot::Unwanted(*parts),
+            };
+        }
+    }
+
     /// A reply, or a part of one, has come for a request.
     #[inline]
     pub(super) fn replied(&mut self, number: u32, part: u16, reply: &[u8], resp3: bool) {
         let index = number.wrapping_sub(self.first) as usize;
         let ready = match self.slots.get_mut(index) {
             None | Some(Slot::Held(..)) => return,
+            Some(Slot::Unwanted(parts)) => {
+                *parts -= 1;
+                if *parts > 0 {
+                    return;
+                }
+                Slot::Held(0, 0)
+            }
             Some(Slot::Waiting) => {
                 if index == 0 {
                     // The common case: straight through.
@@ -126,9 +159,7 @@ impl Lane {
     /// A connection that was this client's alone has gone.
     pub(super) fn lost(&mut self, connection: u32) {
         self.alone.retain(|&each| each != connection);
-        if let Some(watch) = self.watch.as_mut().filter(|watch| watch.connection == connection) {
-            watch.lost = true;
-        }
+        self.watches.iter_mut().filter(|watch| watch.connection == connection).for_each(|watch| watch.lost = true);
     }
 
     fn hold(&mut self, reply: &[u8]) -> Slot {

@@ -1,13 +1,19 @@
 //! A proxy as a running thing: clients on one side, nodes on the other.
 //!
-//! `channels` listens for all who listen, `clients` parses requests and keeps replies in order, `upstream` speaks with the nodes,
-//! `event_loop` ties them to sockets. What to do with a request is decided in `crate::route`.
+//! `clients` parses requests and sends them where they belong, `lane` keeps a client's replies in order, `upstream` speaks
+//! with a node, `event_loop` ties them to sockets. `again` is what becomes of a request whose node does not serve it
+//! now, `jobs` and `vigil` are what takes several steps, `channels` listens for all who listen. What to do with a
+//! request is decided in `crate::route`.
 
+mod again;
 mod channels;
 mod clients;
 mod event_loop;
+mod jobs;
 mod lane;
+mod options;
 mod upstream;
+mod vigil;
 
 use crate::command::Engine;
 use crate::route::Map;
@@ -19,26 +25,33 @@ use super::runner::Runner;
 
 /// A proxy. Dropping it stops it.
 pub struct Proxy {
-    settings: Mutex<Option<crate::command::settings::Settings>>,
+    settings: Mutex<Option<(crate::command::settings::Settings, options::Options)>>,
     runner: Runner<event_loop::Errand>,
 }
 
 impl Proxy {
-    /// A proxy with these settings (those of a node that concern clients), not yet running.
+    /// A proxy with these settings (those of a node that concern clients, and [`options::Options`]), not yet running.
     pub fn new(pairs: &[(String, String)]) -> Result<Proxy, String> {
         let runner = Runner::new().map_err(|error| format!("cannot open a pipe: {error}"))?;
-        Ok(Proxy { settings: Mutex::new(Some(super::settings_from(pairs)?)), runner })
+        let mut options = options::Options::default();
+        let mut of_nodes = Vec::new();
+        for (name, value) in pairs {
+            if !options.take(name, value)? {
+                of_nodes.push((name.clone(), value.clone()));
+            }
+        }
+        Ok(Proxy { settings: Mutex::new(Some((super::settings_from(&of_nodes)?, options))), runner })
     }
 
     /// Open the sockets and serve, on a thread of its own. Until a map is given, only what the
     /// proxy answers itself is served.
     pub fn start(&self) -> io::Result<()> {
-        let Some(settings) = super::lock(&self.settings).take() else {
+        let Some((settings, options)) = super::lock(&self.settings).take() else {
             return Err(io::Error::other("the proxy was started before"));
         };
         let engine = Engine::new(settings, super::random_seed(), crate::clock::wall_ms());
         self.runner.start("fastcache-proxy", |inbox, _| {
-            let (mut serving, waker) = event_loop::EventLoop::open(engine, inbox)?;
+            let (mut serving, waker) = event_loop::EventLoop::open(engine, options, inbox)?;
             Ok((waker, move |heartbeat: &std::sync::atomic::AtomicU64| serving.run(heartbeat)))
         })
     }

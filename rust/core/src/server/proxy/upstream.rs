@@ -1,4 +1,7 @@
 //! Connections to nodes: shared by all clients, requests one after another, replies in the same order.
+//!
+//! The bytes of a request are kept until its reply has come, so that one which surely did not run, or only
+//! read, can be sent again elsewhere.
 
 use crate::command::client::Token;
 use crate::command::pubsub::Way;
@@ -21,17 +24,51 @@ pub(super) struct Key {
 /// The owner of connections over which messages of channels come, for all clients.
 pub(super) const LISTENER: u64 = u64::MAX;
 
+/// The owner of connections on which nodes tell when keys change that somebody waits for (`vigil`).
+pub(super) const TRACKER: u64 = u64::MAX - 1;
+/// The owner of connections to nodes that answer reads in place of the main (`again`).
+pub(super) const READER: u64 = u64::MAX - 2;
+
 /// Who a reply is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum For {
     /// A client's request, by its number, and which part of it.
     Client { token: Token, id: u64, number: u32, part: u16 },
+    /// Something in several steps, and which part of the present one.
+    Job { id: u64, part: u16 },
     /// Nobody: it answers our own greeting. Only an error matters.
     Greeting,
-    /// Nobody: it belongs to a transaction whose last reply has them all.
-    Queued,
-    /// No reply but a message of a channel.
+    /// Nobody, whatever it says.
+    Nobody,
+    /// Ourselves: our number among the node's clients.
+    Identity,
+    /// No reply but a message: of a channel, or that a key changed.
     Message,
+}
+
+/// A request whose reply is to come.
+pub(super) struct Owed {
+    pub(super) whom: For,
+    /// Bytes of it in `out`.
+    len: usize,
+    /// How many replies it has; the last one counts.
+    replies: u32,
+    /// How often it was sent before.
+    pub(super) tries: u8,
+    /// Why a part of a transaction was turned away: the last reply only says that it did not run.
+    turned_away: Option<Box<[u8]>>,
+}
+
+impl Owed {
+    /// The same without its place in a connection.
+    pub(super) fn as_new(&self) -> Owed {
+        Owed { tries: self.tries, ..Owed::new(self.whom) }
+    }
+
+    /// A request that was not sent yet.
+    pub(super) fn new(whom: For) -> Owed {
+        Owed { whom, len: 0, replies: 1, tries: 0, turned_away: None }
+    }
 }
 
 /// A connection to a node.
@@ -39,13 +76,15 @@ pub(super) struct Upstream {
     pub(super) key: Key,
     pub(super) socket: OwnedFd,
     pub(super) interest: Interest,
-    /// Requests not yet taken by the socket.
+    /// Requests not yet answered.
     pub(super) out: Vec<u8>,
-    sent: usize,
+    answered: usize,  // Bytes of `out` whose replies have come.
+    sent: usize,      // Bytes of `out` that the socket has taken.
+    accounted: usize, // Bytes of `out` that belong to somebody in `expected`.
     input: Vec<u8>,
     scanner: ReplyScanner,
     /// Whose replies are to come, in order.
-    pub(super) expected: VecDeque<For>,
+    pub(super) expected: VecDeque<Owed>,
     pub(super) connected: bool,
     /// When it was begun, ms; a connection that does not stand in time has failed.
     pub(super) since: u64,
@@ -55,6 +94,8 @@ pub(super) struct Upstream {
     pub(super) waiting_since: u64,
     /// What it listens to, when that is what it is for.
     pub(super) hears: HashSet<(Way, Box<[u8]>)>,
+    /// Our number among the node's clients, for connections of one client's own.
+    pub(super) identity: i64,
 }
 
 impl Upstream {
@@ -69,7 +110,9 @@ impl Upstream {
             socket,
             interest: Interest::Both,
             out: Vec::new(),
+            answered: 0,
             sent: 0,
+            accounted: 0,
             input: Vec::new(),
             scanner: ReplyScanner::default(),
             expected: VecDeque::new(),
@@ -78,6 +121,7 @@ impl Upstream {
             listed: false,
             waiting_since: now,
             hears: HashSet::new(),
+            identity: 0,
         };
         if key.resp3 {
             let mut hello: Vec<&[u8]> = vec![b"HELLO", b"3"];
@@ -93,12 +137,45 @@ impl Upstream {
         if key.database > 0 {
             upstream.greet(&[b"SELECT", key.database.to_string().as_bytes()]);
         }
+        match key.owner {
+            0 | LISTENER => {}
+            TRACKER => upstream.greet(&[b"CLIENT", b"TRACKING", b"ON"]),
+            READER => upstream.send_words(For::Nobody, &[b"READONLY"]),
+            _ => upstream.send_words(For::Identity, &[b"CLIENT", b"ID"]),
+        }
         Ok(upstream)
     }
 
     fn greet(&mut self, words: &[&[u8]]) {
+        self.send_words(For::Greeting, words);
+    }
+
+    /// Put a request of our own on its way.
+    pub(super) fn send_words(&mut self, whom: For, words: &[&[u8]]) {
         write_request(&mut self.out, words.iter().copied());
-        self.expected.push_back(For::Greeting);
+        self.expect(whom, 1, 0);
+    }
+
+    /// What was appended to `out` since the last call is one request, with so many replies.
+    #[inline]
+    pub(super) fn expect(&mut self, whom: For, replies: u32, tries: u8) {
+        let len = self.out.len() - self.accounted;
+        self.accounted = self.out.len();
+        self.expected.push_back(Owed { len, replies, tries, ..Owed::new(whom) });
+    }
+
+    /// Take away the requests without a reply, in their order: each with its bytes, and whether they cannot have
+    /// reached the node.
+    pub(super) fn take_unanswered(&mut self) -> Vec<(Owed, Vec<u8>, bool)> {
+        let mut at = self.answered;
+        let owed = std::mem::take(&mut self.expected);
+        let taken = owed.into_iter().map(|owed| {
+            let end = at + owed.len;
+            let bytes = self.out.get(at..end).unwrap_or_default().to_vec();
+            at = end;
+            (owed, bytes, end > self.sent)
+        });
+        taken.collect()
     }
 
     /// Write what the socket takes; [`Moved::NotNow`] when something is left.
@@ -117,14 +194,26 @@ impl Upstream {
                 Moved::Gone => return Moved::Gone,
             }
         }
-        self.out.clear();
-        self.out.shrink_to(1 << 20);
-        self.sent = 0;
+        self.forget_answered();
         Moved::Bytes(total)
     }
 
-    /// Read replies and hand each to `deliver`. `shared` is where they are read to.
-    pub(super) fn read(&mut self, shared: &mut [u8], now: u64, mut deliver: impl FnMut(For, &[u8])) -> Moved {
+    /// Let go of requests that have been answered, when it is cheap or much.
+    fn forget_answered(&mut self) {
+        if self.expected.is_empty() && self.sent == self.out.len() {
+            self.out.clear();
+            self.out.shrink_to(1 << 20);
+            (self.answered, self.sent, self.accounted) = (0, 0, 0);
+        } else if self.answered > SPENT && self.answered > self.out.len() / 2 {
+            self.out.drain(..self.answered);
+            self.sent -= self.answered;
+            self.accounted -= self.answered;
+            self.answered = 0;
+        }
+    }
+
+    /// Read replies and hand each to `deliver`, with the request it answers. `shared` is where they are read to.
+    pub(super) fn read(&mut self, shared: &mut [u8], now: u64, mut deliver: impl FnMut(&Owed, &[u8], &[u8])) -> Moved {
         let moved = if self.input.is_empty() {
             net::read(&self.socket, shared)
         } else {
@@ -144,14 +233,28 @@ impl Upstream {
                     let reply = &bytes[used..used + len];
                     used += len;
                     if reply[0] == b'>' {
-                        if self.key.owner == LISTENER {
-                            deliver(For::Message, reply);
+                        if matches!(self.key.owner, LISTENER | TRACKER) {
+                            deliver(&Owed::new(For::Message), reply, &[]);
                         }
                         continue;
                     }
-                    match self.expected.pop_front() {
-                        Some(whom) => deliver(whom, reply),
-                        None => return Moved::Gone, // A reply without a request: this connection cannot be trusted.
+                    let Some(front) = self.expected.front_mut() else {
+                        return Moved::Gone; // A reply without a request: this connection cannot be trusted.
+                    };
+                    if front.replies > 1 {
+                        front.replies -= 1;
+                        if turns_away(reply) {
+                            front.turned_away = Some(reply.into());
+                        }
+                        continue;
+                    }
+                    if let Some(owed) = self.expected.pop_front() {
+                        let request = self.out.get(self.answered..self.answered + owed.len).unwrap_or_default();
+                        match &owed.turned_away {
+                            Some(why) if reply[0] == b'-' => deliver(&owed, why, request),
+                            _ => deliver(&owed, reply, request),
+                        }
+                        self.answered += owed.len;
                     }
                 }
                 Ok(None) => break,
@@ -162,8 +265,21 @@ impl Upstream {
             let rest = bytes[used..].to_vec();
             self.input = rest;
         }
+        self.forget_answered();
         moved
     }
+}
+
+/// Answered requests beyond which their bytes are let go, though others are still under way.
+const SPENT: usize = 16 * 1024;
+
+/// Whether an error says that the request did not run here but may elsewhere, or soon.
+#[inline]
+pub(super) fn turns_away(reply: &[u8]) -> bool {
+    reply.first() == Some(&b'-')
+        && [&b"-MOVED "[..], b"-READONLY ", b"-LOADING ", b"-TRYAGAIN ", b"-CLUSTERDOWN ", b"-MASTERDOWN "]
+            .iter()
+            .any(|code| reply.starts_with(code))
 }
 
 /// Append a request to what is sent to a node.

@@ -1,0 +1,198 @@
+//! What takes several steps at nodes: transactions that watch, and waiting for keys of several nodes (`vigil`).
+
+use super::again::count_of;
+use super::clients::transaction_of;
+use super::event_loop::EventLoop;
+use super::lane::{Lane, Watch};
+use super::upstream::{For, Key};
+use super::vigil::Vigil;
+use crate::command::Fault;
+use crate::command::client::{Client, Token};
+use crate::resp::Reply;
+use crate::route::Merging;
+use crate::route::transaction::Group;
+
+/// Something in several steps, for a request of a client.
+pub(super) struct Job {
+    pub(super) token: Token,
+    pub(super) client: u64,
+    pub(super) number: u32,
+    pub(super) resp3: bool,
+    pub(super) database: u8,
+    pub(super) what: What,
+}
+
+pub(super) enum What {
+    Steps(Steps),
+    Vigil(Vigil),
+}
+
+/// A transaction over nodes on some of which keys are watched. First all that watch are asked whether their keys changed,
+/// and watch on; those that have a share run it next, one after another; the others last, all at once. So nothing has
+/// run anywhere when a watch proves broken, unless it breaks in the moment between.
+pub(super) struct Steps {
+    steps: std::collections::VecDeque<Vec<Run>>,
+    missing: usize,
+    merging: Merging,
+    /// Some group has run its share.
+    begun: bool,
+    broken: bool,
+    /// The groups of the present step, by the parts of its replies.
+    under_way: Vec<Option<usize>>,
+}
+
+/// One node's share, or only the question whether its keys were changed.
+pub(super) struct Run {
+    /// The connection that watches, or none: any to the node.
+    watching: Option<u32>,
+    node: u16,
+    group: Option<usize>,
+    bytes: Vec<u8>,
+    replies: u32,
+    /// What follows at once: the keys are watched on.
+    then: Vec<u8>,
+}
+
+impl EventLoop {
+    /// Enter a job; the client waits for it.
+    pub(super) fn begin(&mut self, client: &Client, lane: &mut Lane, what: What) -> u64 {
+        let id = self.next_job;
+        self.next_job += 1;
+        lane.busy_alone = true;
+        lane.job = Some(id);
+        let number = lane.sent();
+        let (token, resp3, database) = (client.token, client.resp3, client.database);
+        self.jobs.insert(id, Job { token, client: client.id, number, resp3, database, what });
+        id
+    }
+
+    /// A job has come to its end.
+    pub(super) fn finish(&mut self, id: u64, reply: &[u8]) {
+        let Some(job) = self.jobs.remove(&id) else { return };
+        if matches!(job.what, What::Vigil(_)) {
+            self.forget_vigil(id);
+        }
+        if let Some(lane) = self.lanes.get_mut(job.token as usize).and_then(Option::as_mut)
+            && lane.job == Some(id)
+        {
+            lane.job = None;
+        }
+        self.deliver(job.token, job.client, job.number, 0, reply);
+    }
+
+    /// A reply has come for a part of a job's present step.
+    pub(super) fn job_replied(&mut self, id: u64, part: u16, reply: &[u8]) {
+        match self.jobs.get(&id).map(|job| matches!(job.what, What::Vigil(_))) {
+            None => {} // Its client has gone.
+            Some(true) => self.vigil_replied(id, part, reply),
+            Some(false) => self.step_replied(id, part, reply),
+        }
+    }
+
+    /// Begin a transaction of a client that watches keys.
+    pub(super) fn begin_watched(
+        &mut self,
+        client: &Client,
+        lane: &mut Lane,
+        watches: &[Watch],
+        groups: &[Group],
+        merging: Merging,
+    ) {
+        let mut first = Vec::new();
+        let mut steps: std::collections::VecDeque<Vec<Run>> = std::collections::VecDeque::new();
+        let mut last = Vec::new();
+        for watch in watches {
+            let shares = groups.iter().any(|group| group.node == watch.node);
+            if !shares || watches.len() > 1 {
+                let (bytes, replies) = transaction_of(&[]);
+                let then = if shares { watch.requests.clone() } else { Vec::new() };
+                let watching = Some(watch.connection);
+                first.push(Run { watching, node: watch.node, group: None, bytes, replies, then });
+            }
+        }
+        for (index, group) in groups.iter().enumerate() {
+            let (bytes, replies) = transaction_of(&group.requests);
+            let watching = watches.iter().find(|watch| watch.node == group.node).map(|watch| watch.connection);
+            let run = Run { watching, node: group.node, group: Some(index), bytes, replies, then: Vec::new() };
+            if watching.is_some() { steps.push_back(vec![run]) } else { last.push(run) }
+        }
+        if !first.is_empty() {
+            steps.push_front(first);
+        }
+        if !last.is_empty() {
+            steps.push_back(last);
+        }
+        let what = Steps { steps, missing: 0, merging, begun: false, broken: false, under_way: Vec::new() };
+        let id = self.begin(client, lane, What::Steps(what));
+        self.next_step(id);
+    }
+
+    fn next_step(&mut self, id: u64) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let What::Steps(steps) = &mut job.what else { return };
+        let (resp3, database, client) = (job.resp3, job.database, job.client);
+        let Some(runs) = steps.steps.pop_front() else {
+            let mut out = Reply::new(resp3);
+            let merging = std::mem::replace(&mut steps.merging, Merging::given(0, b""));
+            merging.finish(&mut out);
+            return self.finish(id, out.bytes());
+        };
+        steps.missing = runs.len();
+        steps.under_way = runs.iter().map(|run| run.group).collect();
+        for (part, run) in runs.into_iter().enumerate() {
+            let still = |upstream: &super::upstream::Upstream| upstream.key.owner == client;
+            let connection = match run.watching {
+                // Its place may be another connection's by now.
+                Some(at) if !self.upstreams[at as usize].as_deref().is_some_and(still) => {
+                    Err("UNKNOWN outcome: the connection over which keys were watched was lost".to_owned())
+                }
+                Some(connection) => Ok(connection),
+                None => self.upstream(Key { node: run.node, database, resp3, owner: 0 }),
+            };
+            match connection {
+                Ok(index) => {
+                    self.push_bytes(index, For::Job { id, part: part as u16 }, &run.bytes, run.replies);
+                    if !run.then.is_empty() {
+                        self.push_bytes(index, For::Nobody, &run.then, count_of(&run.then));
+                    }
+                }
+                Err(text) => self.job_replied(id, part as u16, format!("-{text}\r\n").as_bytes()),
+            }
+        }
+    }
+
+    fn step_replied(&mut self, id: u64, part: u16, reply: &[u8]) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let resp3 = job.resp3;
+        let What::Steps(steps) = &mut job.what else { return };
+        let nothing = matches!(reply, b"*-1\r\n" | b"_\r\n" | b"$-1\r\n");
+        match steps.under_way.get(part as usize).copied().flatten() {
+            Some(group) => {
+                steps.begun |= !nothing;
+                steps.broken |= nothing;
+                steps.merging.take(group, reply);
+            }
+            // A watch whose connection was lost may be broken: as if a key had changed.
+            None => steps.broken |= nothing || reply.first() == Some(&b'-'),
+        }
+        steps.missing -= 1;
+        if steps.missing > 0 {
+            return;
+        }
+        if steps.broken && !steps.begun {
+            let left: Vec<Run> = steps.steps.drain(..).flatten().collect();
+            for connection in left.iter().filter_map(|run| run.watching) {
+                self.forget_watch(connection);
+            }
+            let mut out = Reply::new(resp3);
+            out.null_array();
+            return self.finish(id, out.bytes());
+        }
+        self.next_step(id);
+    }
+
+    /// The keys of a transaction would have to lie on one node.
+    pub(super) fn refuses_to_relax(&self, groups: usize) -> Option<Fault> {
+        (groups > 1 && !self.options.relaxed).then(crate::route::transaction::spread)
+    }
+}

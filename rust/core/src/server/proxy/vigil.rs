@@ -1,0 +1,260 @@
+//! Waiting for the first of several keys that lie on several nodes: BLPOP, BZPOPMIN and their like.
+//!
+//! The nodes are asked one run of keys after another, in the order in which the client named them, each time with the
+//! client's own command inside a transaction, where it does not wait. So exactly one pop happens, of the first key
+//! that has something. Before that the proxy has the nodes tell it when one of the keys changes (as client-side
+//! caching does, over one connection for all clients); when nothing was found it waits for that and asks again.
+
+use super::clients::transaction_of;
+use super::event_loop::EventLoop;
+use super::jobs::What;
+use super::lane::Lane;
+use super::upstream::{For, Key, TRACKER, write_request};
+use crate::command::client::Client;
+use crate::resp::number::parse_f64;
+use crate::resp::scan::{elements, string};
+use crate::resp::{Args, OwnedArgs, Reply};
+
+/// One client's waiting.
+pub(super) struct Vigil {
+    keys: Vec<Box<[u8]>>,
+    /// What stands before and after the keys of one run.
+    before: Before,
+    after: Vec<Vec<u8>>,
+    stage: Stage,
+    /// A key changed since the nodes were asked.
+    again: bool,
+    /// When it gives up, ms; zero for never.
+    pub(super) deadline: u64,
+    /// The nodes of the keys, each once, and the runs of keys that are neighbours in order and node.
+    nodes: Vec<u16>,
+    runs: Vec<(u16, Vec<usize>)>,
+}
+
+enum Before {
+    /// `BLPOP key ... 0`
+    Name(Vec<u8>),
+    /// `BLMPOP 0 count key ... LEFT`
+    Counted(Vec<u8>),
+}
+
+#[derive(PartialEq)]
+enum Stage {
+    /// So many nodes have not yet said that they will tell.
+    Announcing(usize),
+    /// This run of keys is asked.
+    Asking(usize),
+    Waiting,
+}
+
+impl EventLoop {
+    /// Begin to wait; `keys` are the arguments that are keys.
+    pub(super) fn begin_vigil(&mut self, client: &Client, lane: &mut Lane, args: &Args<'_>, keys: &[usize]) {
+        let counted = args.at(0).len() > 2 && args.at(0)[2..].eq_ignore_ascii_case(b"mpop");
+        let timeout = if counted { args.at(1) } else { args.at(args.len() - 1) };
+        let Some(seconds) = parse_f64(timeout).filter(|seconds| (0.0..1e12).contains(seconds)) else {
+            // Any node says what is wrong with it.
+            let node = self.map.owner_of(args.at(keys[0])).unwrap_or(0);
+            return self.send_whole(client, lane, node, args, None);
+        };
+        let now = self.engine.store.now();
+        let after = if counted {
+            args.from(keys[keys.len() - 1] + 1).map(<[u8]>::to_vec).collect()
+        } else {
+            vec![b"0".to_vec()]
+        };
+        let name = args.at(0).to_vec();
+        let vigil = Vigil {
+            keys: keys.iter().map(|&at| args.at(at).into()).collect(),
+            before: if counted { Before::Counted(name) } else { Before::Name(name) },
+            after,
+            stage: Stage::Waiting,
+            again: false,
+            deadline: if seconds > 0.0 { now + ((seconds * 1000.0).ceil() as u64).max(1) } else { 0 },
+            nodes: Vec::new(),
+            runs: Vec::new(),
+        };
+        let id = self.begin(client, lane, What::Vigil(vigil));
+        self.announce(id);
+    }
+
+    /// Ask the nodes to tell when one of the keys changes.
+    fn announce(&mut self, id: u64) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let database = job.database;
+        let What::Vigil(vigil) = &mut job.what else { return };
+        vigil.again = false;
+        vigil.nodes.clear();
+        vigil.runs.clear();
+        let mut told: Vec<(u16, Vec<Box<[u8]>>)> = Vec::new();
+        for (at, key) in vigil.keys.iter().enumerate() {
+            let Some(node) = self.map.owner_of(key) else {
+                return self.finish(id, b"-CLUSTERDOWN Hash slot not served\r\n");
+            };
+            match vigil.runs.last_mut() {
+                Some((last, run)) if *last == node => run.push(at),
+                _ => vigil.runs.push((node, vec![at])),
+            }
+            match told.iter_mut().find(|(each, _)| *each == node) {
+                Some((_, keys)) => keys.push(key.clone()),
+                None => told.push((node, vec![key.clone()])),
+            }
+        }
+        vigil.nodes = told.iter().map(|(node, _)| *node).collect();
+        vigil.stage = Stage::Announcing(told.len());
+        for (part, (node, keys)) in told.into_iter().enumerate() {
+            let index = match self.upstream(Key { node, database, resp3: true, owner: TRACKER }) {
+                Ok(index) => index,
+                Err(text) => return self.finish(id, format!("-{text}\r\n").as_bytes()),
+            };
+            let words: Vec<&[u8]> = std::iter::once(&b"EXISTS"[..]).chain(keys.iter().map(|key| &**key)).collect();
+            let mut bytes = Vec::new();
+            write_request(&mut bytes, words.into_iter());
+            for key in keys {
+                let waiting = self.vigils.entry((node, key)).or_default();
+                if !waiting.contains(&id) {
+                    waiting.push(id);
+                }
+            }
+            self.push_bytes(index, For::Job { id, part: part as u16 }, &bytes, 1);
+        }
+    }
+
+    pub(super) fn vigil_replied(&mut self, id: u64, _part: u16, reply: &[u8]) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let What::Vigil(vigil) = &mut job.what else { return };
+        match vigil.stage {
+            Stage::Announcing(missing) => {
+                if reply.first() == Some(&b'-') {
+                    let error = reply.to_vec();
+                    return self.finish(id, &error);
+                }
+                vigil.stage = Stage::Announcing(missing.saturating_sub(1));
+                if missing <= 1 {
+                    self.ask(id, 0);
+                }
+            }
+            Stage::Asking(run) => {
+                if reply.first() == Some(&b'-') {
+                    return self.finish(id, reply);
+                }
+                match elements(reply).and_then(|all| all.first().copied()) {
+                    Some(b"*-1\r\n" | b"_\r\n" | b"$-1\r\n") | None => self.ask(id, run + 1),
+                    Some(found) => self.finish(id, found),
+                }
+            }
+            Stage::Waiting => {}
+        }
+    }
+
+    /// Ask one run of keys; after the last one, wait.
+    fn ask(&mut self, id: u64, run: usize) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        let (database, resp3) = (job.database, job.resp3);
+        let What::Vigil(vigil) = &mut job.what else { return };
+        let Some((node, keys)) = vigil.runs.get(run) else {
+            vigil.stage = Stage::Waiting;
+            if vigil.again {
+                return self.announce(id);
+            }
+            return;
+        };
+        vigil.stage = Stage::Asking(run);
+        let count = keys.len().to_string();
+        let mut words: Vec<&[u8]> = match &vigil.before {
+            Before::Name(name) => vec![name],
+            Before::Counted(name) => vec![name, b"0", count.as_bytes()],
+        };
+        words.extend(keys.iter().map(|&at| &*vigil.keys[at]));
+        words.extend(vigil.after.iter().map(Vec::as_slice));
+        let (bytes, replies) = transaction_of(&[OwnedArgs::from_parts(words)]);
+        let node = *node;
+        match self.upstream(Key { node, database, resp3, owner: 0 }) {
+            Ok(index) => self.push_bytes(index, For::Job { id, part: 0 }, &bytes, replies),
+            Err(text) => self.finish(id, format!("-{text}\r\n").as_bytes()),
+        }
+    }
+
+    /// A node tells that keys changed.
+    pub(super) fn invalidated(&mut self, node: u16, message: &[u8]) {
+        let parts = elements(message).unwrap_or_default();
+        if parts.first().and_then(|kind| string(kind)) != Some(b"invalidate") {
+            return;
+        }
+        let woken: Vec<u64> = match parts.get(1).and_then(|keys| elements(keys)) {
+            Some(keys) => {
+                let keys = keys.into_iter().filter_map(string);
+                keys.filter_map(|key| self.vigils.remove(&(node, key.into()))).flatten().collect()
+            }
+            None => self.vigils_at(node), // All keys, or as good as all.
+        };
+        self.wake_vigils(woken);
+    }
+
+    /// Those who wait for keys of a node.
+    pub(super) fn vigils_at(&self, node: u16) -> Vec<u64> {
+        let mut found: Vec<u64> = Vec::new();
+        found.extend(self.vigils.iter().filter(|((each, _), _)| *each == node).flat_map(|(_, jobs)| jobs));
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// Have these ask again, in the order in which they came.
+    pub(super) fn wake_vigils(&mut self, mut woken: Vec<u64>) {
+        woken.sort_unstable();
+        woken.dedup();
+        for id in woken {
+            let Some(What::Vigil(vigil)) = self.jobs.get_mut(&id).map(|job| &mut job.what) else { continue };
+            if vigil.stage == Stage::Waiting {
+                self.announce(id);
+            } else {
+                vigil.again = true;
+            }
+        }
+    }
+
+    /// Nodes have other numbers now, and keys other nodes: all ask anew.
+    pub(super) fn renew_vigils(&mut self) {
+        self.vigils.clear();
+        let all = self.jobs.iter().filter(|(_, job)| matches!(job.what, What::Vigil(_))).map(|(id, _)| *id);
+        let all = all.collect();
+        self.wake_vigils(all);
+    }
+
+    /// Those whose time is up have waited in vain. Returns when the next one's will be.
+    pub(super) fn end_vigils(&mut self) -> Option<u64> {
+        let now = self.engine.store.now();
+        let deadline = |what: &What| match what {
+            What::Vigil(vigil) if vigil.deadline > 0 && vigil.stage == Stage::Waiting => Some(vigil.deadline),
+            _ => None,
+        };
+        let over = |what: &What| deadline(what).is_some_and(|time| time <= now);
+        let ended: Vec<u64> = self.jobs.iter().filter(|(_, job)| over(&job.what)).map(|(id, _)| *id).collect();
+        for id in ended {
+            self.give_up(id);
+        }
+        self.jobs.values().filter_map(|job| deadline(&job.what)).min()
+    }
+
+    /// End somebody's waiting with nothing.
+    pub(super) fn give_up(&mut self, id: u64) {
+        let Some(job) = self.jobs.get(&id) else { return };
+        let mut out = Reply::new(job.resp3);
+        out.null_array();
+        self.finish(id, out.bytes());
+    }
+
+    /// Whether a job waits and does nothing else: it can be ended without losing anything.
+    pub(super) fn only_waits(&self, id: u64) -> bool {
+        matches!(self.jobs.get(&id).map(|job| &job.what), Some(What::Vigil(vigil)) if vigil.stage == Stage::Waiting)
+    }
+
+    /// Nobody needs to be told for its sake any more.
+    pub(super) fn forget_vigil(&mut self, id: u64) {
+        self.vigils.retain(|_, jobs| {
+            jobs.retain(|job| *job != id);
+            !jobs.is_empty()
+        });
+    }
+}

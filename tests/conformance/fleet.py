@@ -1,0 +1,66 @@
+"""Four nodes behind a proxy and HAProxy, started as a user would, to be compared with one Redis.
+
+Cases are played as they are. Where a command needs keys of several nodes at once the fleet refuses with
+CROSSSLOT, as a Redis cluster does, and the case ends there; everything before that must be alike. What else
+differs on purpose stands in fleet.toml.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.conformance.servers import Server, ServerFailedError, fastcache_command, free_port
+
+NODES = 4
+SECONDS = 120
+
+
+@dataclass
+class Fleet(Server):
+    """A whole cluster, to be talked to at HAProxy's port."""
+
+    home: Path = Path()
+    pids: tuple[int, ...] = ()
+
+    def alive(self) -> bool:
+        return all(Path(f"/proc/{pid}").exists() for pid in self.pids)
+
+    def stop(self) -> None:
+        self.hang_up()
+        call(self.home, "down")
+        self.process.send_signal(signal.SIGTERM)
+        self.process.wait(10)
+
+
+def call(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run `fastcache WORDS` for the cluster in a directory."""
+    environment = {**os.environ, "FASTCACHE_DIR": str(home), "LC_ALL": "C"}
+    return subprocess.run(
+        [fastcache_command(), *words], env=environment, capture_output=True, text=True, timeout=SECONDS
+    )
+
+
+def start_fleet(directory: Path) -> Fleet:
+    """Start it; ports are free ones, the nodes' and the proxy's in a row."""
+    home = directory / "c"
+    first = free_port()
+    ports = {"node": first, "proxy": first + NODES, "health": first + NODES + 1, "stats": first + NODES + 2}
+    door = first + NODES + 3
+    options = [f"--{kind}-port={port}" for kind, port in ports.items()]
+    settings = ["--set", "enable-debug-command=yes"]
+    up = call(home, "up", f"--nodes={NODES}", "--proxies=1", f"--port={door}", *options, *settings)
+    if up.returncode:
+        raise ServerFailedError(up.stdout + up.stderr)
+    status = json.loads(call(home, "status", "-o", "json").stdout)
+    pids = tuple(
+        int(one["pid"]) for kind in ("nodes", "proxies", "balancers") for one in status.get(kind, [])
+    )
+    # The parts of a cluster outlive their parent; this one only stands for them.
+    process = subprocess.Popen(["sleep", "infinity"])
+    log = home / f"proxy-{ports['proxy']}" / "proxy.log"
+    return Fleet("ours", door, home / f"proxy-{ports['proxy']}", process, log, home=home, pids=pids)
