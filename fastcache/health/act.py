@@ -21,6 +21,8 @@ from fastcache.health import compose, decide
 from fastcache.health.decide import Judgement
 from fastcache.health.observe import Prober
 from fastcache.health.registry import Kind, Member, Outcome, Record, Registry
+from fastcache.health.replication import Replication
+from fastcache.health.roles import Event, Wish
 from fastcache.health.settings import Settings, StaticMember
 from fastcache.health.store import DeposedError, Store, Stored
 
@@ -74,6 +76,11 @@ class Service:
         self.restored: compose.Document | None = None
         self.cluster_id = ""
         self.epoch_floor = 0
+        # The epoch that was saved last. It runs ahead of what is published while new mains hear of it.
+        self.saved = 0
+        self.flags: tuple[str, ...] = settings.flags
+        self.one_at_a_time = asyncio.Lock()
+        self.replication = Replication(self)
         self.joined_at = 0.0
         self.admit = False
         self.changed = asyncio.Event()
@@ -100,13 +107,15 @@ class Service:
     async def run(self) -> None:
         """Campaign, lead or follow until told to stop."""
         publishing = asyncio.create_task(self.publish_for_ever())
+        listening = asyncio.create_task(self.replication.listen_for_ever())
         try:
             while not self.stopping.is_set():
                 await self.take_turn()
                 await self.pause(self.settings.lease / 4)
         finally:
             publishing.cancel()
-            await asyncio.gather(publishing, return_exceptions=True)
+            listening.cancel()
+            await asyncio.gather(publishing, listening, return_exceptions=True)
             self.stop_watching()
             self.prober.close()
             try:
@@ -161,6 +170,8 @@ class Service:
         for member in listed.values():
             self.registry.put(member)
         self.log("info", "leading", epoch=self.epoch, members=len(self.registry.records))
+        if self.epoch and set(self.flags) != set(self.settings.flags):
+            self.log("info", "flags of the running cluster hold", flags=" ".join(self.flags))
         self.watch_all()
         self.touch()
 
@@ -178,6 +189,8 @@ class Service:
         if stored is None:
             return
         self.announce(published(stored.topology))
+        self.saved = stored.epoch
+        self.flags = tuple(self.document["flags"])
         members = msgspec.json.decode(stored.members, type=list[Member])
         keep = {(member.kind, member.id) for member in members}
         for key in [key for key in self.registry.records if key not in keep]:
@@ -191,7 +204,8 @@ class Service:
             self.registry.put(member)
             record = self.registry.records[member.kind, member.id]
             if status := states.get((member.kind, member.id)):
-                record.judgement = Judgement(status, reason="as the topology says")
+                # How long it has been so is not known: it counts from now.
+                record.judgement = Judgement(status, self.prober.clock(), reason="as the topology says")
 
     # --- checks -------------------------------------------------------------------------------------
 
@@ -223,6 +237,8 @@ class Service:
                 check = await self.prober.check(member)
                 if record.member is member:  # else it moved meanwhile, and this says nothing about it
                     self.take_in(record, check)
+                    if check.failure is None and member.kind == "node" and self.replication.on:
+                        await self.replication.listen(member)
                 # From the time it was due: drift would let many checks gather at one moment.
                 due = max(due, began - self.pace.interval) + decide.next_check_in(record.judgement, self.pace)
                 due = max(due, loop.time())
@@ -298,6 +314,7 @@ class Service:
         if not self.registry.remove(member_id, kind):
             return False
         self.log("info", "left", **{kind: member_id})
+        self.replication.evidence.forget(member_id)
         self.watch_all()
         self.touch()
         return True
@@ -317,7 +334,8 @@ class Service:
             if not self.leading:
                 continue
             try:
-                await self.publish()
+                async with self.one_at_a_time:
+                    await self.publish()
             except DeposedError as error:
                 self.descend(str(error))
             except (ValueError, sqlite3.Error, OSError) as error:
@@ -327,30 +345,57 @@ class Service:
                 self.log("error", "cannot save the topology", error=str(error))
                 asyncio.get_running_loop().call_later(1.0, self.touch)
 
-    async def publish(self) -> None:
-        """Compose, save, announce: in this order."""
+    async def publish(self, wish: Wish | None = None, first: tuple[str, ...] = (), how: str = "") -> bool:
+        """Decide, save, bring it to new mains, announce: in this order. Says whether anything was published.
+
+        `wish`: what an operator asked for, `how` it is called, and who hears of it before everybody.
+        """
         began = time.monotonic()
         base, admitting = self.restored, self.admit
-        document = compose.compose(
-            self.shape(),
-            self.registry,
-            base or self.document,
-            place_now=bool(base) or self.may_place(),
-            admit=self.admits(),
-        )
-        if not compose.differs(document, self.document) and self.epoch_floor <= self.epoch:
-            return
-        document["epoch"] = max(self.epoch, self.epoch_floor) + 1
+        before = base or self.document
+        document, events = self.draft(), list[Event]()
+        if self.replication.on and (before.get("slots") or self.may_place()):
+            document, events = await self.replication.decided(document, before, wish)
+        behind = self.saved > self.epoch or self.epoch_floor > self.epoch
+        if not compose.differs(document, self.document) and not behind:
+            return False
+        document["epoch"] = max(self.epoch, self.epoch_floor, self.saved) + 1
         fresh = published(msgspec.json.encode(document))
         members = msgspec.json.encode([record.member for record in self.registry])
         self.compose_seconds = time.monotonic() - began
-        await self.in_thread(self.store.save, Stored(fresh.epoch, fresh.body, members), self.epoch)
+        await self.in_thread(self.store.save, Stored(fresh.epoch, fresh.body, members), self.saved)
+        self.saved = fresh.epoch
         if admitting:
             self.admit = False
         if self.restored is base:
             self.restored = None
+        if not await self.replication.deliver_first(before, fresh, first):
+            # It restarted this very moment and never was a main: all is as before, under the next epoch.
+            self.touch()
+            return False
         self.announce(fresh)
         self.log("info", "topology", epoch=fresh.epoch, nodes=len(document["nodes"]))
+        self.replication.note(events, fresh.epoch, wish, how)
+        if self.replication.on:
+            self.replication.push_all()
+        return True
+
+    def draft(self) -> compose.Document:
+        """The topology as far as it does not depend on who is in sync with whom."""
+        return compose.compose(
+            self.shape(),
+            self.registry,
+            self.restored or self.document,
+            place_now=bool(self.restored) or self.may_place(),
+            admit=self.admits(),
+        )
+
+    def set_flags(self, flags: dict[str, bool]) -> None:
+        """Switch features of the running cluster; they are kept with the topology."""
+        on = {name for name, wanted in flags.items() if wanted}
+        self.flags = tuple(sorted((set(self.flags) | on) - (set(flags) - on)))
+        self.replication.remember("flags", flags=list(self.flags))
+        self.touch()
 
     def announce(self, fresh: Published) -> None:
         """Serve it, and wake everybody who waits for it."""
@@ -368,10 +413,12 @@ class Service:
         return compose.Shape(
             cluster=self.settings.cluster,
             cluster_id=self.cluster_id,
-            flags=self.settings.flags,
+            flags=self.flags,
             virtual_nodes=self.settings.virtual_nodes,
             replicas=self.settings.replicas,
             health=tuple(sorted(urls)) if urls else (self.settings.url,),
+            layout=self.settings.replica_placement,
+            pairs=self.settings.pairs,
         )
 
     def may_place(self) -> bool:

@@ -1,15 +1,17 @@
 """Compose the topology that ought to be, from members, verdicts and the topology that is. Pure.
 
-Slots are placed anew only when something they depend on changed; a verdict alone never moves a slot.
+Without replication, slots are placed anew only when something they depend on changed; a verdict alone
+never moves one. With it (`with_roles`) mains stay where their data is, and roles.py says who takes over.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import msgspec
 
 from fastcache import _core
+from fastcache.health import pairs, roles
 from fastcache.health.registry import Record
 from fastcache.model import Health
 
@@ -17,6 +19,7 @@ STATES = {Health.HEALTHY: "up", Health.UNHEALTHY: "down", Health.UNKNOWN: "unkno
 HEALTH = {state: health for health, state in STATES.items()}
 
 Document = dict[str, Any]
+REPLICATION, STRICT, PAUSED = "replication", "strict", "paused"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,9 @@ class Shape:
     virtual_nodes: int = 150
     replicas: int = 0
     health: tuple[str, ...] = ()
+    # `ring`: copies on the next nodes of the circle; `pairs`: nodes that hold the same slots, all of them.
+    layout: str = "ring"
+    pairs: tuple[tuple[str, ...], ...] = ()
 
 
 def compose(
@@ -53,6 +59,11 @@ def compose(
         "slots": before.get("slots", []),
         "virtual_nodes": shape.virtual_nodes,
     }
+    if REPLICATION in shape.flags:
+        return document
+    if REPLICATION in before.get("flags", []):
+        # Nobody keeps the copies up to date any more.
+        document["slots"] = [{**one, "replicas": [], "learners": []} for one in document["slots"]]
     if place_now and (
         placement_inputs(document) != placement_inputs(before)
         or not document["slots"]
@@ -60,6 +71,38 @@ def compose(
     ):
         document["slots"] = placed(document, before, admit)
     return document
+
+
+def with_roles(
+    document: Document, before: Document, shape: Shape, view: roles.View, *, admit: bool
+) -> tuple[Document, list[roles.Event]]:
+    """The topology with its slots as replication wants them, and what was decided on the way."""
+    if REPLICATION not in before.get("flags", []):
+        # Copies from before replication was switched on hold nothing.
+        before = {
+            **before,
+            "slots": [{**one, "replicas": [], "learners": []} for one in before.get("slots", [])],
+        }
+    view = replace(view, copies=min(shape.replicas, max(len(document["nodes"]) - 1, 0)))
+
+    def place(slots: list[Document], away: frozenset[str]) -> list[Document]:
+        nodes = [{**node, "weight": 0} if node["id"] in away else node for node in document["nodes"]]
+        now = {**document, "nodes": nodes}
+        if shape.layout == "pairs":
+            return pairs.placed(now, slots, shape.pairs)
+        return placed(now, {"slots": slots}, admit, keep_mains=True)
+
+    decision = roles.assign(before, view, place)
+    for node in document["nodes"]:
+        if run := decision.runs.get(node["id"]):
+            node["run"] = run
+    document["slots"] = decision.slots
+    return document, decision.events
+
+
+def count(ranges: str) -> int:
+    """How many slots a group has."""
+    return sum(1 for _ in roles.slots_in(ranges))
 
 
 def waiting(document: Document) -> bool:
@@ -70,7 +113,11 @@ def waiting(document: Document) -> bool:
 
 def holding(document: Document) -> set[str]:
     """Ids of all nodes that hold slots."""
-    return {name for group in document.get("slots", []) for name in (group["main"], *group["replicas"])}
+    return {
+        name
+        for group in document.get("slots", [])
+        for name in (group["main"], *group["replicas"], *group.get("learners", ()))
+    }
 
 
 def described(record: Record) -> Document:
@@ -93,7 +140,7 @@ def placement_inputs(document: Document) -> object:
     return (nodes, document.get("replicas"), document.get("virtual_nodes"))
 
 
-def placed(document: Document, before: Document, admit: bool) -> list[Document]:
+def placed(document: Document, before: Document, admit: bool, *, keep_mains: bool = False) -> list[Document]:
     """Slots placed on the nodes; without `admit`, nodes that hold none wait for an operator."""
     holders = holding(before)
     members = [
@@ -111,7 +158,8 @@ def placed(document: Document, before: Document, admit: bool) -> list[Document]:
         msgspec.json.encode(members),
         msgspec.json.encode({"slots": before.get("slots", [])}),
         virtual_nodes=document["virtual_nodes"],
-        replicas=document["replicas"],
+        replicas=document["replicas"] if keep_mains else 0,
+        keep_mains=keep_mains,
     )
     slots: list[Document] = msgspec.json.decode(answer)["slots"]
     return slots

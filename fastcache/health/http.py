@@ -15,9 +15,13 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from fastcache import _core
+from fastcache.health import compose
 from fastcache.health.act import Service
 from fastcache.health.metrics import Metrics
 from fastcache.health.registry import Id, Kind, Member, Record
+from fastcache.health.replication import RefusedError
+from fastcache.health.roles import Wish
+from fastcache.health.store import DeposedError
 from fastcache.model import Health
 
 LONGEST_BODY = 1 << 20
@@ -56,6 +60,23 @@ class Complaints(msgspec.Struct, forbid_unknown_fields=True):
     reports: Annotated[list[Complaint], Meta(max_length=10_000)]
 
 
+class Granting(msgspec.Struct, forbid_unknown_fields=True):
+    """A main that cannot wait for a copy any more; `epoch` is the topology it obeys."""
+
+    node: Id
+    replica: Id
+    epoch: Annotated[int, Meta(ge=0)]
+
+
+class HandOver(msgspec.Struct, forbid_unknown_fields=True):
+    """Who is to give up its slots, and to whom; `plan`: only tell what would happen."""
+
+    node: Id
+    to: Annotated[str, Meta(max_length=128)] = ""
+    force: bool = False
+    plan: bool = False
+
+
 def application(service: Service) -> Starlette:
     """The application around a service."""
     face = Face(service)
@@ -71,6 +92,8 @@ def application(service: Service) -> Starlette:
         ("/topology", face.topology),
         ("/topology/stream", face.stream),
         ("/locate/{key:path}", face.locate),
+        ("/replication", face.replication),
+        ("/events", face.events_page),
         ("/metrics", face.metrics_page),
         ("/leader", face.leader),
         ("/primary", face.primary),
@@ -87,6 +110,12 @@ def application(service: Service) -> Starlette:
         ("/reports", "POST", face.reports),
         ("/placement", "POST", face.placement),
         ("/topology", "PUT", face.restore),
+        ("/grants", "POST", face.grants),
+        ("/switchover", "POST", face.hand_over(orderly=True)),
+        ("/failover", "POST", face.hand_over(orderly=False)),
+        ("/pause", "POST", face.pause(True)),
+        ("/resume", "POST", face.pause(False)),
+        ("/flags", "POST", face.flags),
     ]
     routes = [Route(path, handler, methods=["GET"]) for path, handler in reading]
     routes += [Route(path, face.guarded(handler), methods=[method]) for path, method, handler in changing]
@@ -346,6 +375,57 @@ class Face:
         except ValueError as error:
             raise HTTPException(409, str(error)) from None
         return json({"restored": restored}, 202)
+
+    # --- replication --------------------------------------------------------------------------------
+
+    async def replication(self, _request: Request) -> Response:
+        """How mains and copies are."""
+        return json(self.service.replication.told())
+
+    async def events_page(self, request: Request) -> Response:
+        """What happened after event `?after=N`."""
+        return json(self.service.replication.events.after(number(request, "after", 0)))
+
+    async def grants(self, request: Request) -> Response:
+        """A main asks to go on without a copy: 202 when there will be a topology that says so."""
+        told = await body(request, Granting)
+        granted = self.service.replication.grant(told.node, told.replica, told.epoch)
+        return json({"granted": granted, "epoch": self.service.epoch}, 202 if granted else 200)
+
+    def hand_over(self, *, orderly: bool) -> Handler:
+        """Let copies take over from a node: in order, without losing a write, or at once."""
+
+        async def hand_over(request: Request) -> Response:
+            told = await body(request, HandOver)
+            if orderly and told.force:
+                raise HTTPException(400, "a switchover loses nothing: force is for a failover")
+            wish = Wish(told.node, told.to, told.force)
+            try:
+                if told.plan:
+                    events = self.service.replication.planned(wish)
+                    return json({"plan": [dict(event.fields) for event in events]})
+                return json(await self.service.replication.hand_over(wish, orderly=orderly))
+            except RefusedError as error:
+                raise HTTPException(409, str(error)) from None
+            except DeposedError as error:
+                raise HTTPException(503, str(error), {"Retry-After": "1"}) from None
+
+        return hand_over
+
+    def pause(self, wanted: bool) -> Handler:
+        """Suspend or resume automatic failover."""
+
+        async def pause(_request: Request) -> Response:
+            self.service.set_flags({compose.PAUSED: wanted})
+            return json({"paused": wanted})
+
+        return pause
+
+    async def flags(self, request: Request) -> Response:
+        """Switch features on and off: {"replication": true}."""
+        wanted = await body(request, dict[Id, bool])
+        self.service.set_flags(wanted)
+        return json({"flags": list(self.service.flags)})
 
 
 def probed(well: bool, yes: str, no: str) -> Response:

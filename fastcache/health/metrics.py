@@ -32,6 +32,7 @@ class ServiceCollector(Collector):
         yield CounterMetricFamily(
             "fastcache_topology_updates", "Topologies published or taken over.", service.publishes
         )
+        yield from replication_metrics(service)
         slots = service.current.topology.slots_down() if service.current else 0
         yield GaugeMetricFamily("fastcache_slots_unavailable", "Slots whose main is down or missing.", slots)
         labels = ["kind", "id"]
@@ -50,6 +51,39 @@ class ServiceCollector(Collector):
             if record.check and not record.check.failure:
                 seconds.add_metric(labelled, record.check.milliseconds / 1000)
         yield from (up, seconds, checks, failures)
+
+
+def replication_metrics(service: Service) -> Iterator[Metric]:
+    """What is known of mains and copies."""
+    counts, told = service.replication.counts, service.replication.told()
+    failovers = CounterMetricFamily(
+        "fastcache_failovers", "Mains that were replaced, by what brought it about.", labels=["how"]
+    )
+    for how in ("automatic", "manual", "switchover"):
+        failovers.add_metric([how], counts.failovers[how])
+    yield failovers
+    yield CounterMetricFamily(
+        "fastcache_lost_writes",
+        "Writes that a main had told of and its heir had not: what failovers lost, as far as was seen.",
+        counts.lost_writes,
+    )
+    yield CounterMetricFamily(
+        "fastcache_solo_grants", "Times a main was allowed to go on without a copy.", counts.grants
+    )
+    yield GaugeMetricFamily(
+        "fastcache_slots_without_replica", "Slots with no copy in sync.", told["slotsWithoutReplica"]
+    )
+    yield GaugeMetricFamily(
+        "fastcache_failover_paused", "1 while automatic failover is paused.", int(told["paused"])
+    )
+    labels = ["main", "replica"]
+    lag = GaugeMetricFamily("fastcache_replication_lag_seconds", "Age of what a copy lacks.", labels=labels)
+    behind = GaugeMetricFamily("fastcache_replication_lag_writes", "Writes that a copy lacks.", labels=labels)
+    for one in told["streams"]:
+        if one["lagMs"] is not None:
+            lag.add_metric([one["main"], one["copy"]], one["lagMs"] / 1000)
+            behind.add_metric([one["main"], one["copy"]], one["behind"])
+    yield from (lag, behind)
 
 
 class Metrics:

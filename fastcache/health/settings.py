@@ -72,7 +72,25 @@ class Settings(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_field
     virtual_nodes: Annotated[
         int, Meta(ge=1, le=10_000, description="Virtual nodes on the ring of a node of weight 100.")
     ] = 150
-    replicas: Annotated[int, Meta(ge=0, le=7, description="Copies of every slot besides its main.")] = 0
+    replicas: Annotated[
+        int, Meta(ge=0, le=7, description="Copies of every slot besides its main, with the flag replication.")
+    ] = 0
+    replica_placement: Annotated[
+        Literal["ring", "pairs"],
+        Meta(
+            description="ring: copies on the next nodes of the ring; pairs: nodes that hold the same slots."
+        ),
+    ] = "ring"
+    pairs: Annotated[
+        tuple[tuple[str, ...], ...],
+        Meta(
+            description="Ids of the nodes of each pair, its usual main first; made by themselves when empty."
+        ),
+    ] = ()
+    replace_after: Annotated[
+        Seconds,
+        Meta(description="Seconds for which a node may be down before its copies are made elsewhere."),
+    ] = 600.0
     placement: Annotated[
         Literal["auto", "manual"],
         Meta(description="auto: a node that joins gets slots at once; manual: only by POST /placement."),
@@ -82,7 +100,11 @@ class Settings(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_field
         Meta(ge=0, le=600, description="Seconds of quiet among joining nodes before the first placement."),
     ] = 1.0
     flags: Annotated[
-        tuple[str, ...], Meta(description="Features that the topology switches on, such as replication.")
+        tuple[str, ...],
+        Meta(
+            description="Features that a new cluster begins with: replication, strict, or names of your own. "
+            "In a running one: POST /flags."
+        ),
     ] = ()
     store: Annotated[
         Literal["sqlite", "etcd"],

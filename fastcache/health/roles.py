@@ -1,0 +1,472 @@
+"""Decide who is main, replica and learner of every slot. Pure: values in, the next topology's slots out.
+
+What the decisions stand on (docs/replication.md tells the whole protocol):
+
+- A main acknowledges a strict write once all `replicas` of the slot hold it. So whoever is a plain replica
+  holds every acknowledged write, and only such a one is promoted.
+- A learner becomes a replica in two steps. First it is both (joining): the main waits for it from then on.
+  Once the main was seen to wait, and to have everything of before acknowledged, it is a plain replica.
+- A replica that lags, restarted or is down becomes a learner again before its main may go on without it.
+- A process that restarted holds nothing of what it held: its run differs from the one in the topology.
+- A new main takes over the other replicas: they hold every acknowledged write too, and wait for it as before.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from fastcache.model import Health
+
+Document = dict[str, Any]
+# Copies of a slot, the main first.
+Holders = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NodeView:
+    """What is known of one node. `away` is for how many seconds it has been down."""
+
+    status: Health = Health.UNKNOWN
+    run: str = ""
+    away: float = 0.0
+    # Asked just now whether it would become main, it did not agree or did not answer.
+    unwilling: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """What a main last said of the stream to one of its copies.
+
+    `epoch` is the topology that the main obeyed then, `floor` its sequence number when it first spoke under
+    that topology: once that much is acknowledged, nothing older is missing.
+    """
+
+    epoch: int
+    state: str
+    seq: int = 0
+    acked: int = 0
+    floor: int = 0
+    lag_ms: int = 0
+    # Since when, by the clock of whoever asks, the stream has not been `streaming`; 0 while it is.
+    broken_since: float = 0.0
+    run: str = ""
+
+    @property
+    def in_sync(self) -> bool:
+        """Everything up to the floor has arrived, and what follows is under way."""
+        return self.state == STREAMING and self.acked >= self.floor
+
+
+STREAMING = "streaming"
+COPYING = "copying"
+
+
+def after_row(before: Link | None, row: Link, at: float) -> Link:
+    """Take in what a main says now. A new topology or a new run of the main begins a new floor."""
+    known = before if before and before.epoch == row.epoch and before.run == row.run else None
+    broken = 0.0
+    if row.state != STREAMING:
+        broken = before.broken_since if before and before.broken_since else at
+    return replace(row, floor=known.floor if known else row.seq, broken_since=broken)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What an operator asked for: `node` gives up its slots, to `to` where that is given.
+
+    `force` takes a copy that is not in sync as well: what it lacks is lost.
+    """
+
+    node: str
+    to: str = ""
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All that is known at one moment."""
+
+    nodes: Mapping[str, NodeView]
+    # (main, peer) -> what the main said; (node, its main) -> what the node says of the stream it receives.
+    links: Mapping[tuple[str, str], Link] = field(default_factory=dict)
+    received: Mapping[tuple[str, str], Link] = field(default_factory=dict)
+    # (main, peer): the main asks to go on without this copy, under the present epoch.
+    grants: frozenset[tuple[str, str]] = frozenset()
+    strict: bool = False
+    # Automatic promotion and new copies are suspended by the operator.
+    paused: bool = False
+    copies: int = 1
+    replace_after: float = 600.0
+    # How long a stream may be broken before its copy is a learner.
+    patience: float = 0.3
+    wish: Wish | None = None
+    now: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that was decided, for the log and the metrics."""
+
+    kind: str
+    fields: tuple[tuple[str, object], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Slots with the same holders."""
+
+    main: str
+    replicas: Holders
+    learners: Holders
+    ranges: str
+
+    @property
+    def plain(self) -> Holders:
+        """Replicas that may be promoted."""
+        return tuple(name for name in self.replicas if name not in self.learners)
+
+    @property
+    def copies(self) -> Holders:
+        """All but the main, replicas first."""
+        return (*self.replicas, *(name for name in self.learners if name not in self.replicas))
+
+
+def groups_of(slots: Iterable[Document]) -> list[Group]:
+    """The groups of a topology."""
+    return [
+        Group(one["main"], tuple(one.get("replicas", ())), tuple(one.get("learners", ())), one["ranges"])
+        for one in slots
+    ]
+
+
+def as_slots(groups: Iterable[Group]) -> list[Document]:
+    """Groups as a topology lists them."""
+    return [
+        {"main": group.main, "ranges": group.ranges, "replicas": list(group.replicas)}
+        | ({"learners": list(group.learners)} if group.learners else {})
+        for group in groups
+    ]
+
+
+# Told the groups as they are and the nodes that get no new copies; answers who should hold each slot.
+Place = Callable[[list[Document], frozenset[str]], list[Document]]
+
+
+@dataclass(slots=True)
+class Assignment:
+    """One decision under way: the groups so far, and what is to be told of it."""
+
+    view: View
+    runs: Mapping[str, str]
+    epoch: int
+    # Restarted mains that must not serve yet: a copy that is away for a while holds what they lost.
+    held: set[str] = field(default_factory=set)
+    events: list[Event] = field(default_factory=list)
+
+    def tell(self, kind: str, **fields: object) -> None:
+        self.events.append(Event(kind, tuple(fields.items())))
+
+    # --- what is known ------------------------------------------------------------------------------
+
+    def node(self, name: str) -> NodeView | None:
+        """None when it has left."""
+        return self.view.nodes.get(name)
+
+    def gone(self, name: str) -> bool:
+        """Down, or no member any more."""
+        node = self.node(name)
+        return node is None or node.status is Health.UNHEALTHY
+
+    def restarted(self, name: str) -> bool:
+        """Whether it lives a later life than the one the topology means."""
+        node = self.node(name)
+        return bool(node and node.run and self.runs.get(name) and node.run != self.runs[name])
+
+    def willing(self, name: str) -> bool:
+        """Whether it could be main now: up, in the same life, and not known to object."""
+        node = self.node(name)
+        if node is None or node.status is not Health.HEALTHY:
+            return False
+        return not node.unwilling and not self.restarted(name)
+
+    def progress(self, name: str, main: str) -> int:
+        """How far a copy is, as it says itself, or else as its main last said."""
+        own, told = self.view.received.get((name, main)), self.view.links.get((main, name))
+        return max(own.seq if own else 0, told.acked if told else 0)
+
+    # --- steps, in the order in which they are taken ------------------------------------------------
+
+    def demoted(self, group: Group) -> Group:
+        """Replicas that can no longer be waited for become learners, if the main is there to go on alone."""
+        if self.gone(group.main) or self.restarted(group.main):
+            # Nobody goes on, so nobody needs a grant. One that restarted is no replica whatever happens.
+            lost = tuple(name for name in group.replicas if self.restarted(name))
+        else:
+            lost = tuple(name for name in group.replicas if self.lost(group.main, name))
+        if not lost:
+            return group
+        learners = (*group.learners, *(name for name in lost if name not in group.learners))
+        self.tell("grant", main=group.main, without=list(lost), slots=group.ranges)
+        return replace(
+            group,
+            replicas=tuple(name for name in group.replicas if name not in lost),
+            learners=tuple(name for name in learners if self.node(name)),
+        )
+
+    def lost(self, main: str, name: str) -> bool:
+        """Whether a replica holds its main up."""
+        if self.gone(name) or self.restarted(name) or (main, name) in self.view.grants:
+            return True
+        link = self.view.links.get((main, name))
+        if link is None or link.epoch != self.epoch or not link.broken_since:
+            return False
+        return self.view.now - link.broken_since >= self.view.patience
+
+    def promoted(self, group: Group) -> Group:
+        """A main that is gone hands over to the best of its copies; without one the slots stay with it."""
+        wished = self.view.wish is not None and self.view.wish.node == group.main
+        if not wished and (self.view.paused or not (self.gone(group.main) or self.restarted(group.main))):
+            return group
+        heir = self.heir(group, self.view.wish if wished else None)
+        if not heir:
+            if not wished and self.restarted(group.main) and self.view.strict and self.expected(group):
+                self.held.add(group.main)
+            return group
+        link = self.view.links.get((group.main, heir))
+        unseen = max(link.seq - self.progress(heir, group.main), 0) if link else 0
+        self.tell("failover", old=group.main, new=heir, slots=group.ranges, lost=unseen)
+        replicas = tuple(name for name in group.replicas if name != heir)
+        learners = tuple(name for name in (*group.learners, group.main) if name != heir and self.node(name))
+        return Group(heir, replicas, learners, group.ranges)
+
+    def expected(self, group: Group) -> bool:
+        """Whether a copy is away for a while that may hold what a restarted main has lost."""
+        return any(self.may_be_whole(name, group) for name in group.copies)
+
+    def may_be_whole(self, name: str, group: Group) -> bool:
+        """Whether a copy that does not answer at the moment was complete as far as we know."""
+        node = self.node(name)
+        if node is None or self.restarted(name) or node.away >= self.view.replace_after:
+            return False
+        if node.status is Health.HEALTHY and not node.unwilling and node.run:
+            return False  # It speaks for itself, and has spoken.
+        return name in group.plain or (name, group.main) not in self.view.received or self.whole(name, group)
+
+    def whole(self, name: str, group: Group) -> bool:
+        """Whether a copy says that it holds all that its main's former life had sent it up to some record."""
+        own = self.view.received.get((name, group.main))
+        return own is not None and own.state != COPYING and own.seq >= 0 and own.run == self.runs[group.main]
+
+    def salvage(self, group: Group, able: list[str]) -> list[str]:
+        """When a main has lost its memory and no replica is left: the copy that has most of its records.
+
+        While it was alone it acknowledged no strict write, so the copy that was the last to be waited for has
+        them all. Its reads are no worry: that life is over.
+        """
+        whole = [name for name in able if self.whole(name, group)]
+        if not whole or not self.restarted(group.main) or self.expected(group):
+            return []
+        return [max(whole, key=lambda name: self.view.received[name, group.main].seq)]
+
+    def heir(self, group: Group, wish: Wish | None) -> str:
+        """Who is to be the main; empty when nobody can."""
+        able = [name for name in group.copies if self.willing(name)]
+        able = [name for name in able if self.stream_of(name, group.main) != COPYING or (wish and wish.force)]
+        ready = [name for name in able if name in group.plain]
+        if wish and wish.force:
+            ready += [name for name in able if name not in ready]
+        elif not self.view.strict:
+            # Nothing was promised about writes that are not strict: a copy that is complete beats none.
+            filled = (name for name in able if name not in ready)
+            ready += [name for name in filled if self.stream_of(name, group.main) == STREAMING]
+        ready = ready or self.salvage(group, able)
+        if not self.view.strict:
+            # `sort` keeps the order of the topology among equals.
+            ready.sort(key=lambda name: (name not in group.plain, -self.progress(name, group.main)))
+        if wish and wish.to:
+            return wish.to if wish.to in ready else ""
+        return ready[0] if ready else ""
+
+    def stream_of(self, name: str, main: str) -> str:
+        """The state of the stream that a copy receives, as it says itself; empty when it never told."""
+        own = self.view.received.get((name, main))
+        return own.state if own else ""
+
+    def joined(self, group: Group) -> Group:
+        """Learners that are in sync come nearer to being replicas by one step."""
+        if self.gone(group.main) or self.restarted(group.main):
+            return group
+        replicas, learners = list(group.replicas), list(group.learners)
+        for name in group.learners:
+            link = self.view.links.get((group.main, name))
+            waits = (group.main, name) in self.view.grants
+            if self.gone(name) or self.restarted(name) or waits or link is None:
+                continue
+            if link.epoch != self.epoch or not link.in_sync:
+                continue
+            if name in group.replicas:
+                learners.remove(name)
+                self.tell("in-sync", main=group.main, replica=name, slots=group.ranges)
+            else:
+                replicas.append(name)
+        return replace(group, replicas=tuple(replicas), learners=tuple(learners))
+
+    def wanted(self, group: Group, target: Holders) -> Group:
+        """Begin the copies that are missing, end those that are too many once the others are in sync."""
+        fresh = tuple(name for name in target if name != group.main and name not in group.copies)
+        learners = (*group.learners, *fresh)
+        settled = all(name in group.plain for name in target if name != group.main)
+        keep = set(target)
+        if settled:
+            replicas = tuple(name for name in group.replicas if name in keep)
+            learners = tuple(name for name in learners if name in keep)
+        else:
+            # A learner that is wanted no more goes at once: it protects nothing.
+            replicas = group.replicas
+            learners = tuple(name for name in learners if name in keep or name in group.replicas)
+        if fresh:
+            self.tell("copy", main=group.main, to=list(fresh), slots=group.ranges)
+        return replace(group, replicas=replicas, learners=learners)
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The slots of the next topology, the run that it names for each node, and what was decided."""
+
+    slots: list[Document]
+    runs: dict[str, str]
+    events: list[Event]
+
+
+def assign(before: Document, view: View, place: Place) -> Decision:
+    """Decide all slots anew. `before` is the topology in force."""
+    runs = {node["id"]: node.get("run", "") for node in before.get("nodes", ())}
+    work = Assignment(view, runs, before.get("epoch", 0))
+    groups = [without_strangers(group, view) for group in groups_of(before.get("slots", ()))]
+    decided: list[Group] = []
+    for group in groups:
+        after = work.promoted(work.demoted(group))
+        # One step at a time: who has just changed places has not spoken under this topology yet.
+        decided.append(work.joined(after) if after == group else after)
+    away = frozenset(
+        name
+        for name, node in view.nodes.items()
+        if node.status is Health.UNHEALTHY and node.away >= view.replace_after
+    )
+    orphaned = any(group.main not in view.nodes for group in decided)
+    if needs_placing(decided, view, away) and (orphaned or not view.paused):
+        decided = [work.wanted(group, target) for group, target in targets(decided, place, away)]
+    if decided != groups:
+        decided = joined_up(decided)
+    seen = {
+        name: (node.run if name not in work.held else "") or runs.get(name, "")
+        for name, node in view.nodes.items()
+    }
+    return Decision(as_slots(decided), seen, merged(work.events))
+
+
+def joined_up(groups: Iterable[Group]) -> list[Group]:
+    """One group for all slots with the same holders, in the order in which a topology lists them."""
+    held: dict[tuple[str, Holders, Holders], list[int]] = {}
+    for group in groups:
+        slots = held.setdefault((group.main, group.replicas, group.learners), [])
+        slots.extend(slots_in(group.ranges))
+    return [Group(*holders, text_of(slots)) for holders, slots in sorted(held.items())]
+
+
+def without_strangers(group: Group, view: View) -> Group:
+    """Copies on nodes that have left are no copies any more."""
+    return replace(
+        group,
+        replicas=tuple(name for name in group.replicas if name in view.nodes),
+        learners=tuple(name for name in group.learners if name in view.nodes),
+    )
+
+
+def needs_placing(groups: list[Group], view: View, away: frozenset[str]) -> bool:
+    """Whether any slot has no main, too few or too many copies, or one on a node that stays away."""
+    if not groups:
+        return True
+    return any(
+        group.main not in view.nodes
+        or len(group.copies) != view.copies
+        or any(name in away for name in group.copies)
+        for group in groups
+    )
+
+
+def targets(groups: list[Group], place: Place, away: frozenset[str]) -> list[tuple[Group, Holders]]:
+    """The groups, split where their slots are to be held by different nodes, each with who should hold it."""
+    wanted: dict[int, Holders] = {}
+    for one in place(as_slots(groups), away):
+        holders = (one["main"], *one["replicas"])
+        for slot in slots_in(one["ranges"]):
+            wanted[slot] = holders
+    split: list[tuple[Group, Holders]] = []
+    for group in groups:
+        parts: dict[Holders, list[int]] = {}
+        for slot in slots_in(group.ranges):
+            parts.setdefault(wanted.pop(slot, ()), []).append(slot)
+        for holders, slots in parts.items():
+            main = group.main if not holders else holders[0]
+            mine = replace(group, main=main, ranges=text_of(slots))
+            if main != group.main:
+                # Its main has left and nobody could inherit: it begins anew, with nothing.
+                mine = Group(main, (), tuple(name for name in group.copies if name != main), mine.ranges)
+            split.append((mine, holders))
+    fresh: dict[Holders, list[int]] = {}
+    for slot, holders in wanted.items():  # Slots that nobody held.
+        fresh.setdefault(holders, []).append(slot)
+    split += [(Group(holders[0], (), (), text_of(slots)), holders) for holders, slots in fresh.items()]
+    return split
+
+
+def slots_in(ranges: str) -> Iterable[int]:
+    """The slots of `0-99,105`."""
+    for part in ranges.split(",") if ranges else ():
+        first, _, last = part.partition("-")
+        yield from range(int(first), int(last or first) + 1)
+
+
+def text_of(slots: Iterable[int]) -> str:
+    """Slots as `0-99,105`."""
+    runs: list[list[int]] = []
+    for slot in sorted(slots):
+        if runs and runs[-1][1] == slot - 1:
+            runs[-1][1] = slot
+        else:
+            runs.append([slot, slot])
+    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+
+
+def merged(events: Iterable[Event]) -> list[Event]:
+    """One event for all groups that met the same fate, with the number of their slots.
+
+    What was lost is told of a stream, which carries all slots of a main and a copy: it is not added up.
+    """
+    together: dict[tuple[str, str], tuple[Event, int]] = {}
+    for event in events:
+        rest = repr([pair for pair in event.fields if pair[0] != "slots"])
+        first, count = together.get((event.kind, rest), (event, 0))
+        slots = str(dict(event.fields).get("slots", ""))
+        together[event.kind, rest] = (first, count + sum(1 for _ in slots_in(slots)))
+    return [
+        Event(one.kind, tuple((name, count if name == "slots" else value) for name, value in one.fields))
+        for one, count in together.values()
+    ]
+
+
+def first_to_hear(before: Document, after: Document) -> tuple[str, ...]:
+    """New mains: each must obey the new topology before anybody is sent to it.
+
+    From then on it refuses the stream of the main before it, which can acknowledge no strict write any more.
+    """
+    old: dict[int, str] = {}
+    for group in groups_of(before.get("slots", ())):
+        old.update(dict.fromkeys(slots_in(group.ranges), group.main))
+    fresh = {
+        group.main
+        for group in groups_of(after.get("slots", ()))
+        if any(old.get(slot, group.main) != group.main for slot in slots_in(group.ranges))
+    }
+    return tuple(sorted(fresh))

@@ -1,0 +1,1 @@
+"""Histories of operations, and whether they are linearizable."""

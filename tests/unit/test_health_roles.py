@@ -1,0 +1,252 @@
+"""Who becomes main, replica and learner, as tables: what is known, and what follows from it."""
+
+import pytest
+
+from fastcache.health.evidence import Evidence, Report, Row
+from fastcache.health.roles import (
+    Decision,
+    Document,
+    Link,
+    NodeView,
+    View,
+    Wish,
+    after_row,
+    assign,
+    first_to_hear,
+)
+from fastcache.model import Health
+
+UP, DOWN = Health.HEALTHY, Health.UNHEALTHY
+EPOCH = 7
+
+
+def document(*slots: Document, runs: str = "") -> Document:
+    """A topology of a, b and c in their first lives; `runs` as `b=b1` for later ones."""
+    lives = {name: f"{name}0" for name in "abc"} | dict(pair.split("=") for pair in runs.split())
+    return {
+        "epoch": EPOCH,
+        "nodes": [{"id": name, "run": run} for name, run in lives.items()],
+        "slots": list(slots),
+    }
+
+
+def group(main: str, replicas: str = "", learners: str = "", ranges: str = "0-9") -> Document:
+    extra = {"learners": learners.split()} if learners else {}
+    return {"main": main, "ranges": ranges, "replicas": replicas.split(), **extra}
+
+
+def nodes(down: str = "", **others: NodeView) -> dict[str, NodeView]:
+    known = {name: NodeView(DOWN if name in down.split() else UP, f"{name}0") for name in "abc"}
+    return known | others
+
+
+def link(
+    state: str = "streaming", *, epoch: int = EPOCH, seq: int = 10, acked: int = 10, **more: object
+) -> Link:
+    return Link(epoch, state, seq, acked, **more)  # type: ignore[arg-type]
+
+
+def leave_alone(slots: list[Document], _away: frozenset[str]) -> list[Document]:
+    """Whoever holds a copy goes on holding it."""
+    return [
+        {**one, "replicas": list(dict.fromkeys([*one["replicas"], *one.get("learners", [])]))}
+        for one in slots
+    ]
+
+
+def decide(before: Document, view: View) -> Decision:
+    return assign(before, view, leave_alone)
+
+
+def kinds(decision: Decision) -> list[str]:
+    return [event.kind for event in decision.events]
+
+
+STRICT_CASES = [
+    # What is in force, who is down, and who is the main afterwards.
+    (group("a", "b"), "", "a"),
+    (group("a", "b"), "a", "b"),
+    (group("a", "b c"), "a", "b"),
+    (group("a", "b c"), "a b", "c"),
+    (group("a", "b"), "a b", "a"),  # Both are gone: the slots stay where they are.
+    (group("a", "", "b"), "a", "a"),  # A learner lacks what it lacks.
+    (group("a", "b", "b"), "a", "a"),  # Joining: the main may not wait for it yet.
+    (group("a", "b c", "b"), "a", "c"),
+]
+
+
+@pytest.mark.parametrize(("before", "down", "main"), STRICT_CASES)
+def test_in_strict_mode_only_a_plain_replica_that_is_up_takes_over(
+    before: Document, down: str, main: str
+) -> None:
+    view = View(nodes(down), strict=True)
+    after = decide(document(before), view)
+    assert [one["main"] for one in after.slots] == [main]
+    if main != before["main"]:
+        assert before["main"] in after.slots[0]["learners"], "the old main has to be filled again"
+        assert main not in after.slots[0]["replicas"]
+
+
+def test_the_other_replicas_stay_replicas_of_the_new_main() -> None:
+    after = decide(document(group("a", "b c")), View(nodes("a"), strict=True, copies=2))
+    assert after.slots == [group("b", "c", "a")]
+
+
+def test_without_strictness_the_most_advanced_copy_takes_over_a_replica_before_a_learner() -> None:
+    told = {("b", "a"): link(seq=5, run="a0"), ("c", "a"): link(seq=9, run="a0")}
+    view = View(nodes("a"), links={("a", "c"): link(seq=12, acked=8)}, received=told, copies=2)
+    after = decide(document(group("a", "b c")), view)
+    assert after.slots[0]["main"] == "c"
+    assert dict(after.events[0].fields)["lost"] == 3, "the main had told of 12, and c has 9"
+    after = decide(document(group("a", "b", "c")), view)
+    assert after.slots[0]["main"] == "b"
+    after = decide(document(group("a", "", "c")), view)
+    assert after.slots[0]["main"] == "c", "a copy that is complete beats none"
+    copying = View(nodes("a"), received={("c", "a"): link("copying", seq=9, run="a0")})
+    assert decide(document(group("a", "", "c")), copying).slots[0]["main"] == "a"
+
+
+def test_a_main_that_restarted_gives_way_to_its_replica_although_it_answers() -> None:
+    again = nodes(a=NodeView(UP, "a1"))
+    after = decide(document(group("a", "b")), View(again, strict=True))
+    assert after.slots == [group("b", "", "a")]
+    assert after.runs["a"] == "a1"
+
+
+def test_a_main_that_restarted_alone_is_taken_as_it_is_unless_what_it_lost_may_come_back() -> None:
+    alone = View(nodes("b", a=NodeView(UP, "a1")), strict=True)
+    assert decide(document(group("a")), alone).runs["a"] == "a1"
+    waiting = decide(document(group("a", "b")), alone)
+    assert waiting.runs["a"] == "a0", "b is away and has everything: a must not serve emptiness"
+    assert waiting.slots == [group("a", "b")]
+    for_good = View(nodes(a=NodeView(UP, "a1"), b=NodeView(DOWN, "b0", away=601)), strict=True)
+    assert decide(document(group("a", "b")), for_good).runs["a"] == "a1"
+
+
+def test_a_copy_that_was_let_go_just_before_its_main_restarted_saves_what_it_has() -> None:
+    again = nodes(a=NodeView(UP, "a1"))
+    whole = View(again, received={("b", "a"): link("connecting", seq=10, run="a0")}, strict=True)
+    assert decide(document(group("a", "", "b")), whole).slots[0]["main"] == "b"
+    for useless in (link("copying", seq=10, run="a0"), link("connecting", seq=10, run="a9")):
+        view = View(again, received={("b", "a"): useless}, strict=True)
+        assert decide(document(group("a", "", "b")), view).slots[0]["main"] == "a"
+
+
+def test_a_replica_that_restarted_or_fell_is_a_learner_before_its_main_goes_on_alone() -> None:
+    for known in (nodes("b"), nodes(b=NodeView(UP, "b1"))):
+        after = decide(document(group("a", "b")), View(known, strict=True))
+        assert after.slots == [group("a", "", "b")]
+        assert kinds(after) == ["grant"]
+    both = decide(document(group("a", "b")), View(nodes("a", b=NodeView(UP, "b1")), strict=True))
+    assert both.slots[0]["main"] == "a", "b has nothing any more"
+
+
+def test_a_stream_that_stays_broken_and_a_main_that_asks_make_a_learner() -> None:
+    before = document(group("a", "b"))
+    short = View(nodes(), links={("a", "b"): link("connecting", broken_since=10.0)}, now=10.2)
+    assert decide(before, short).slots == before["slots"]
+    long = View(nodes(), links={("a", "b"): link("connecting", broken_since=10.0)}, now=10.4)
+    assert decide(before, long).slots == [group("a", "", "b")]
+    old = View(nodes(), links={("a", "b"): link("connecting", epoch=6, broken_since=10.0)}, now=10.4)
+    assert decide(before, old).slots == before["slots"], "that was said under another topology"
+    asked = View(nodes(), grants=frozenset({("a", "b")}))
+    assert decide(before, asked).slots == [group("a", "", "b")]
+
+
+def test_a_learner_becomes_a_replica_in_two_steps_each_seen_under_the_topology_in_force() -> None:
+    def steps(before: Document, seen: Link) -> list[Document]:
+        return decide(document(before), View(nodes(), links={("a", "b"): seen})).slots
+
+    learner, joining, plain = group("a", "", "b"), group("a", "b", "b"), group("a", "b")
+    assert steps(learner, link()) == [joining]
+    assert steps(joining, link()) == [plain]
+    assert steps(learner, link(epoch=6)) == [learner]
+    assert steps(joining, link(epoch=6)) == [joining], "the main has not said yet that it waits"
+    assert steps(learner, link("copying")) == [learner]
+    assert steps(joining, link(acked=9, floor=10)) == [joining], "something of before is missing"
+    assert steps(joining, link(seq=20, acked=10, floor=10)) == [plain]
+
+
+def test_a_floor_holds_until_the_topology_or_the_run_changes() -> None:
+    first = after_row(None, link(seq=5, acked=1, run="a0"), 1.0)
+    assert (first.floor, first.in_sync) == (5, False)
+    second = after_row(first, link(seq=9, acked=6, run="a0"), 1.3)
+    assert (second.floor, second.in_sync) == (5, True)
+    assert after_row(second, link(epoch=8, seq=9, acked=6, run="a0"), 1.6).floor == 9
+    assert after_row(second, link(seq=2, acked=2, run="a1"), 1.6).floor == 2
+
+
+def test_a_pause_stops_promotions_and_new_copies_but_no_grants() -> None:
+    def paused(down: str) -> View:
+        return View(nodes(down), strict=True, paused=True)
+
+    assert decide(document(group("a", "b")), paused("a")).slots == [group("a", "b")]
+    assert decide(document(group("a", "b")), paused("b")).slots == [group("a", "", "b")]
+
+
+def test_an_operator_moves_a_main_to_a_copy_in_sync_and_to_another_only_by_force() -> None:
+    before = document(group("a", "b"), group("a", "", "c", "10-19"))
+    after = decide(before, View(nodes(), strict=True, wish=Wish("a")))
+    assert [one["main"] for one in after.slots] == ["a", "b"], "in the order of a topology"
+    after = decide(before, View(nodes(), strict=True, wish=Wish("a", "c", force=True)))
+    assert {one["ranges"]: one["main"] for one in after.slots} == {"0-9": "a", "10-19": "c"}
+
+
+def test_who_stays_away_is_replaced_and_goes_once_the_new_copy_is_in_sync() -> None:
+    def on_c(slots: list[Document], away: frozenset[str]) -> list[Document]:
+        assert away == {"b"}
+        return [{**one, "replicas": ["c"]} for one in slots]
+
+    gone = nodes(b=NodeView(DOWN, "b0", away=700))
+    after = assign(document(group("a", "", "b")), View(gone), on_c)
+    assert after.slots == [group("a", "", "c")]
+    after = assign(
+        document(group("a", "b", "c")),
+        View(nodes(b=NodeView(DOWN, "b0", away=700), c=NodeView(UP, "c0"))),
+        on_c,
+    )
+    assert after.slots == [group("a", "", "c")]
+
+
+def test_slots_of_a_node_that_left_go_to_its_replica() -> None:
+    left = {name: view for name, view in nodes().items() if name != "a"}
+    after = decide(document(group("a", "b")), View(left, strict=True))
+    assert after.slots == [group("b")]
+
+
+def test_groups_with_one_fate_are_one_and_told_once() -> None:
+    before = document(group("a", "b", ranges="0-9"), group("a", "b", "b", "10-19"))
+    after = decide(before, View(nodes(), links={("a", "b"): link()}))
+    assert after.slots == [group("a", "b", ranges="0-19")]
+    after = decide(document(group("a", "b"), group("a", "b", "c", "10-19")), View(nodes("a"), strict=True))
+    (event,) = [one for one in after.events if one.kind == "failover"]
+    assert dict(event.fields)["slots"] == 20
+
+
+def test_new_mains_hear_first() -> None:
+    before = document(group("a", "b"), group("b", "c", ranges="10-19"))
+    after = document(group("b", "", "a"), group("b", "c", ranges="10-19"))
+    assert first_to_hear(before, after) == ("b",)
+    assert first_to_hear(before, before) == ()
+    assert first_to_hear({}, after) == (), "in a new cluster nobody is replaced"
+
+
+def test_a_copy_that_its_main_does_not_mention_is_broken() -> None:
+    evidence = Evidence()
+    before = document(group("a", "b"))
+    assert evidence.take(Report("a", "a0", EPOCH), before, 5.0)
+    assert evidence.links["a", "b"].broken_since == 5.0
+    assert evidence.take(Report("a", "a0", EPOCH, (Row("b", True, "streaming", "a0", 3, 3),)), before, 6.0)
+    assert evidence.links["a", "b"].in_sync
+    assert not evidence.take(
+        Report("a", "a0", EPOCH, (Row("b", True, "streaming", "a0", 9, 9),)), before, 7.0
+    )
+
+
+def test_requests_count_under_the_topology_in_which_they_were_made() -> None:
+    evidence = Evidence()
+    evidence.ask("a", "b", 7)
+    assert evidence.grants(7) == {("a", "b")}
+    assert evidence.grants(8) == frozenset()
+    evidence.forget("b")
+    assert evidence.grants(7) == frozenset()
