@@ -18,6 +18,7 @@ pub mod config_file;
 pub mod connection;
 pub mod debug;
 pub mod dispatch;
+pub mod dump;
 pub mod engine;
 pub mod fault;
 pub mod geo;

@@ -302,6 +302,7 @@ pub static FAMILIES: &[&[Command]] = &[
     super::bits::COMMANDS,
     super::hyperloglog::COMMANDS,
     super::geo::COMMANDS,
+    super::dump::COMMANDS,
 ];
 
 /// All rows, without sub-commands.

@@ -118,6 +118,17 @@ impl Store {
         self.evictor.use_count(self.entry(found).access(), (self.now() / 1000) as u32)
     }
 
+    /// Say how a key was used elsewhere before it came here; the policy in force takes what it understands.
+    pub fn set_use(&mut self, found: Found, idle_seconds: Option<u32>, count: Option<u8>) {
+        let seconds = self.seconds();
+        let access = match (self.policy().counts_use(), idle_seconds, count) {
+            (true, _, Some(count)) => self.evictor.first_access(seconds) & !0xFF | u32::from(count),
+            (false, Some(idle), _) => seconds.wrapping_sub(idle) & 0xFF_FFFF,
+            _ => return,
+        };
+        entry::set_access(self.arena.at_mut(found.handle), access);
+    }
+
     /// Seconds since a key was used.
     pub fn idle_seconds(&self, found: Found) -> u32 {
         ((self.now() / 1000) as u32).wrapping_sub(self.entry(found).access()) & 0xFF_FFFF

@@ -18,6 +18,15 @@ pub enum Value<'a> {
     Object(Object),
 }
 
+impl Value<'_> {
+    /// Give back what is not kept.
+    pub fn free(self, arena: &mut Arena) {
+        if let Value::Object(object) = self {
+            object.free(arena);
+        }
+    }
+}
+
 /// What an entry is beside its key and value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Meta {

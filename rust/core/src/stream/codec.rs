@@ -9,9 +9,10 @@
 //! Lengths are RDB's: 6, 14, 32 or 64 bits. Encoding appends to a `Vec`. Decoding takes bytes from anywhere: garbage
 //! is an error, never a panic, and memory grows with what was read, never with a length that was announced.
 //!
-//! Who adds a kind of value adds an arm to [`write_value`] and one to [`read_value`]; who reads real RDB files adds
-//! the compact types and LZF there too ([`Reader`] has the primitives).
+//! Who adds a kind of value adds an arm to [`write_value`], one to [`read_value`] and one to [`rdb::skip_value`]. The
+//! packed forms that real RDB files have besides are read too, see [`super::rdb`].
 
+use super::rdb;
 use crate::store::arena::{Arena, Handle};
 use crate::store::collections::{HashValue, SetValue, hash, set};
 use crate::store::hash::Seed;
@@ -248,7 +249,7 @@ impl<'a> Reader<'a> {
         }))
     }
 
-    /// A byte string; short numbers may stand as such, as in RDB.
+    /// A byte string; short numbers may stand as such, and long strings compressed, as in RDB.
     #[inline]
     pub fn string(&mut self) -> Result<Cow<'a, [u8]>, Garbage> {
         let number = match self.length_or_special()? {
@@ -256,6 +257,10 @@ impl<'a> Reader<'a> {
             Err(0) => i64::from(i8::from_le_bytes(self.array()?)),
             Err(1) => i64::from(i16::from_le_bytes(self.array()?)),
             Err(2) => i64::from(i32::from_le_bytes(self.array()?)),
+            Err(3) => {
+                let (packed, len) = (self.length()?, self.length()?);
+                return rdb::lzf::expand(self.bytes(packed)?, len).map(Cow::Owned);
+            }
             Err(_) => return Err(Garbage("a string has a form that is not known")),
         };
         Ok(Cow::Owned(number.to_string().into_bytes()))
@@ -279,15 +284,36 @@ pub fn read_value<'a>(
     if kind == kind::STRING {
         return Ok(Value::Text(reader.string()?));
     }
+    let object = match kind {
+        kind::LIST | kind::SET | kind::HASH | kind::SORTED_SET => {
+            let count = reader.length()?;
+            read_collection(kind, count, reader, arena, seed, limits)?
+        }
+        _ => {
+            let plain = rdb::compact::read(kind, reader)?;
+            read_collection(plain.kind, plain.count, &mut Reader::new(&plain.body), arena, seed, limits)?
+        }
+    };
+    Ok(Value::Object(object))
+}
+
+/// Read the elements of a collection in its plain form.
+fn read_collection(
+    kind: u8,
+    count: usize,
+    reader: &mut Reader<'_>,
+    arena: &mut Arena,
+    seed: &Seed,
+    limits: &Limits,
+) -> Result<Object, Failure> {
     let mut object = match kind {
         kind::LIST => Object::List(List::new()),
         kind::SET => Object::Set(SetValue::new()),
         kind::HASH => Object::Hash(HashValue::new()),
-        kind::SORTED_SET => Object::SortedSet(Zset::new()),
-        _ => return Err(Garbage("there is no such kind of value").into()),
+        _ => Object::SortedSet(Zset::new()),
     };
-    match fill(&mut object, reader, arena, seed, limits) {
-        Ok(()) => Ok(Value::Object(object)),
+    match fill(&mut object, count, reader, arena, seed, limits) {
+        Ok(()) => Ok(object),
         Err(failure) => {
             object.free(arena);
             Err(failure)
@@ -299,12 +325,12 @@ const TWICE: Garbage = Garbage("a member is there twice");
 
 fn fill(
     object: &mut Object,
+    count: usize,
     reader: &mut Reader<'_>,
     arena: &mut Arena,
     seed: &Seed,
     limits: &Limits,
 ) -> Result<(), Failure> {
-    let count = reader.length()?;
     if count == 0 {
         return Err(Garbage("a collection is empty").into());
     }
@@ -363,20 +389,7 @@ pub fn read_head<'a>(reader: &mut Reader<'a>) -> Result<Head<'a>, Garbage> {
 /// Pass over a value without keeping it.
 pub fn skip_value(reader: &mut Reader<'_>) -> Result<(), Garbage> {
     let kind = reader.byte()?;
-    if kind == kind::STRING {
-        return reader.string().map(drop);
-    }
-    let count = reader.length()?;
-    for _ in 0..count {
-        reader.string()?;
-        match kind {
-            kind::LIST | kind::SET => {}
-            kind::HASH => drop(reader.string()?),
-            kind::SORTED_SET => drop(reader.score()?),
-            _ => return Err(Garbage("there is no such kind of value")),
-        }
-    }
-    Ok(())
+    rdb::skip_value(kind, reader)
 }
 
 /// Read an entry and put it in place of what is under its key. Nothing is changed when it is garbage.

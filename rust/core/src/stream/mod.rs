@@ -2,6 +2,7 @@
 //!
 //! A slot stream is a point-in-time copy and then the ordered tail of writes. The parts:
 //! * [`codec`]: values and entries as bytes. One form for snapshots, streams, DUMP and RESTORE.
+//! * [`rdb`]: what real Redis writes besides: packed forms of values, payloads of DUMP, whole files.
 //! * [`tail`]: what was written, in order, for whoever listens. Costs one test of a flag while nobody does.
 //! * [`record`]: what `dispatch` does after a command that changed something: puts it on the tail, as the command's
 //!   words where that is safe and cheap, or else by its effect.
@@ -14,6 +15,7 @@
 
 pub mod apply;
 pub mod codec;
+pub mod rdb;
 pub mod record;
 pub mod tail;
 #[cfg(test)]

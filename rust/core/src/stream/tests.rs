@@ -54,6 +54,16 @@ pub const EXAMPLES: &[(&str, &[&str])] = &[
     ("flushdb", &["FLUSHDB"]),
     ("flushall", &["FLUSHALL"]),
     ("swapdb", &["SWAPDB 0 3"]),
+    // Payloads of short strings whose checksums happen to be letters.
+    (
+        "restore",
+        &[
+            "RESTORE s1 0 \0\x08gbqnhpgf\x08\0Rd&|,.,b REPLACE",
+            "RESTORE s9 5000 \0\x08iaczvvma\x08\0EIF<_(le",
+            "RESTORE l1 1 \0\x08gbqnhpgf\x08\0Rd&|,.,b REPLACE ABSTTL",
+        ],
+    ),
+    ("restore-asking", &["RESTORE-ASKING s1 0 \0\x08iaczvvma\x08\0EIF<_(le REPLACE"]),
     ("sort", &["SORT l1 ALPHA STORE l3", "SORT {t}m1 BY nosort STORE {t}l3"]),
     ("lpush", &["LPUSH l1 a b c"]),
     ("rpush", &["RPUSH l2 1 2 3", "RPUSH {t}l1 x"]),
