@@ -1,4 +1,7 @@
-//! The only unsafe lines of this crate, each behind a safe function with its reason.
+//! The only unsafe lines of this crate, each behind a safe function with its reason. Those that speak Lua's C
+//! interface stand in `lua`.
+
+pub mod lua;
 
 /// Ask the processor to fetch the cache line that holds `value`. A hint: it never faults and changes nothing.
 #[inline(always)]

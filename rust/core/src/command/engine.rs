@@ -73,6 +73,8 @@ pub struct Engine {
     pub out_of_memory: bool,
     /// Who is told when a key it has read changes.
     pub tracking: super::tracking::Tracker,
+    /// Scripts and functions.
+    pub scripting: super::scripting::Scripting,
     /// Clients that are shown every command.
     pub monitors: Vec<Token>,
     /// How long commands take.
@@ -173,6 +175,7 @@ impl Engine {
             next_deadline: 0,
             out_of_memory: false,
             tracking: super::tracking::Tracker::default(),
+            scripting: super::scripting::Scripting::default(),
             monitors: Vec::new(),
             latencies: super::latency::Latencies::default(),
             memory_at_start: 0,

@@ -34,9 +34,17 @@ pub fn show(engine: &mut Engine, client: &mut Client, row: &Command, args: &Args
     if row.is(flag::ADMIN | flag::SKIP_MONITOR) {
         return;
     }
+    show_anyway(engine, client, row, args);
+}
+
+/// Show a command, whatever it is: a script shows itself, before what it does.
+#[cold]
+pub fn show_anyway(engine: &mut Engine, client: &mut Client, row: &Command, args: &Args<'_>) {
     let now = crate::clock::wall_us();
     let mut line = format!("+{}.{:06} [{} ", now / 1_000_000, now % 1_000_000, client.database).into_bytes();
-    if client.by_unix_socket {
+    if engine.scripting.running.is_some() {
+        line.extend_from_slice(b"lua]");
+    } else if client.by_unix_socket {
         line.extend_from_slice(format!("unix:{}]", client.address.trim_end_matches(":0")).as_bytes());
     } else {
         line.extend_from_slice(format!("{}]", client.address).as_bytes());

@@ -140,8 +140,8 @@ settings! {
     dbfilename "dbfilename" Kind::Text, "dump.rdb", run, "Accepted for compatibility.";
     rdbcompression "rdbcompression" Kind::Boolean, "yes", run, "Accepted for compatibility.";
     stop_writes_on_bgsave_error "stop-writes-on-bgsave-error" Kind::Boolean, "yes", run, "Accepted for compatibility.";
-    lua_time_limit "lua-time-limit" Kind::Integer(0, ANY), "5000", run, "Milliseconds after which a script may be killed.";
-    busy_reply_threshold "busy-reply-threshold" Kind::Integer(0, ANY), "5000", run, "Milliseconds after which a script may be killed.";
+    busy_reply_threshold "busy-reply-threshold" Kind::Integer(0, ANY), "5000", run, "Milliseconds after which others are told that a script keeps the node busy, and it may be killed.";
+    lua_memory_limit "lua-memory-limit" Kind::Memory(0, ANY), "256mb", run, "Most memory that scripts, and most that functions, may use; 0 for no limit.";
     cluster_enabled "cluster-enabled" Kind::Boolean, "no", start, "Accepted for compatibility: a node takes its part in a cluster as soon as it has a topology.";
     min_replicas_to_write "min-replicas-to-write" Kind::Integer(0, i32::MAX as i64), "0", run, "Accepted for compatibility.";
     min_replicas_max_lag "min-replicas-max-lag" Kind::Integer(0, i32::MAX as i64), "10", run, "Accepted for compatibility.";
@@ -171,7 +171,8 @@ settings! {
 }
 
 /// Older names of settings, which CONFIG still knows.
-pub const ALIASES: [(&str, &str); 13] = [
+pub const ALIASES: [(&str, &str); 14] = [
+    ("lua-time-limit", "busy-reply-threshold"),
     ("hash-max-ziplist-entries", "hash-max-listpack-entries"),
     ("hash-max-ziplist-value", "hash-max-listpack-value"),
     ("zset-max-ziplist-entries", "zset-max-listpack-entries"),

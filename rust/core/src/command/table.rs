@@ -284,6 +284,7 @@ pub static FAMILIES: &[&[Command]] = &[
     super::objects::COMMANDS,
     super::zsets::COMMANDS,
     super::transactions::COMMANDS,
+    super::scripting::COMMANDS,
     super::pubsub::COMMANDS,
     super::introspect::COMMANDS,
     super::client_commands::COMMANDS,

@@ -105,12 +105,23 @@ pub fn write_f64(out: &mut Vec<u8>, value: f64) {
         out.extend_from_slice(itoa::Buffer::new().format(value as i64).as_bytes());
         return;
     }
-    write_general(out, value);
+    write_general(out, value, 17);
 }
 
-/// `%.17g` of a finite number.
-fn write_general(out: &mut Vec<u8>, value: f64) {
-    let text = format!("{value:.16e}"); // d.dddddddddddddddde-x: 17 significant digits, correctly rounded.
+/// Append a double as C's `%.{significant}g` writes it.
+pub fn write_g(out: &mut Vec<u8>, value: f64, significant: usize) {
+    if value.is_finite() {
+        write_general(out, value, significant.max(1));
+    } else {
+        let sign: &[u8] = if value.is_sign_negative() { b"-" } else { b"" };
+        out.extend_from_slice(sign);
+        out.extend_from_slice(if value.is_nan() { b"nan" } else { b"inf" });
+    }
+}
+
+/// `%.{significant}g` of a finite number.
+fn write_general(out: &mut Vec<u8>, value: f64, significant: usize) {
+    let text = format!("{value:.*e}", significant - 1); // d.ddde-x, correctly rounded.
     let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
     let (sign, mantissa) = mantissa.strip_prefix('-').map_or(("", mantissa), |rest| ("-", rest));
@@ -118,7 +129,7 @@ fn write_general(out: &mut Vec<u8>, value: f64) {
     let digits = digits.trim_end_matches('0');
     let digits = if digits.is_empty() { "0" } else { digits };
     out.extend_from_slice(sign.as_bytes());
-    if (-4..17).contains(&exponent) {
+    if (-4..significant as i32).contains(&exponent) {
         if exponent < 0 {
             out.extend_from_slice(b"0.");
             out.extend(std::iter::repeat_n(b'0', (-exponent - 1) as usize));

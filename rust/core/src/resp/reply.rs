@@ -225,6 +225,35 @@ impl Reply {
         }
     }
 
+    /// A status of any bytes.
+    pub fn status_bytes(&mut self, text: &[u8]) {
+        self.bytes.push(b'+');
+        self.line(text);
+    }
+
+    /// A number of any size, as digits: a type of its own in RESP3, a byte string in RESP2.
+    pub fn big_number(&mut self, digits: &[u8]) {
+        if self.resp3 {
+            self.bytes.push(b'(');
+            self.line(digits);
+        } else {
+            self.bulk(digits);
+        }
+    }
+
+    /// Text in a format of three letters (`txt`, `mkd`), which RESP2 does not tell.
+    pub fn verbatim_in(&mut self, format: &[u8], text: &[u8]) {
+        if self.resp3 {
+            self.header(b'=', text.len() as i64 + 4);
+            self.bytes.extend((0..3).map(|at| format.get(at).copied().unwrap_or(b' ')));
+            self.bytes.push(b':');
+            self.bytes.extend_from_slice(text);
+            self.bytes.extend_from_slice(b"\r\n");
+        } else {
+            self.bulk(text);
+        }
+    }
+
     /// Write a part whose length is known only afterwards: `body` appends the elements and says how
     /// many there are; the head is written by `head`.
     pub fn deferred<T>(&mut self, head: fn(&mut Reply, usize), body: impl FnOnce(&mut Reply) -> (usize, T)) -> T {

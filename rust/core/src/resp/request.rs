@@ -83,11 +83,23 @@ impl OwnedArgs {
     /// Collect arguments.
     pub fn from_parts<'p>(parts: impl IntoIterator<Item = &'p [u8]>) -> Self {
         let mut owned = OwnedArgs::default();
-        for part in parts {
-            owned.spans.push(Span::new(owned.bytes.len(), part.len()));
-            owned.bytes.extend_from_slice(part);
-        }
+        parts.into_iter().for_each(|part| owned.push(part));
         owned
+    }
+
+    /// Add one more.
+    pub fn push(&mut self, part: &[u8]) {
+        self.spans.push(Span::new(self.bytes.len(), part.len()));
+        self.bytes.extend_from_slice(part);
+    }
+
+    /// Forget them; memory of an unusually long request is given back.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.spans.clear();
+        if self.heap_bytes() > 1 << 20 {
+            *self = OwnedArgs::default();
+        }
     }
 
     /// Look at them as a request.

@@ -12,6 +12,10 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+/// Of address space: only what is used takes memory. Scripts may call functions, patterns and coroutines within one
+/// another to depths that Lua bounds, but that the usual two megabytes do not bear.
+const STACK: usize = 64 << 20;
+
 /// Something another thread wants done by the loop `L`.
 pub type Errand<L> = Box<dyn FnOnce(&mut L) + Send>;
 
@@ -74,7 +78,7 @@ impl<L: 'static> Runner<L> {
         let (waker, run) = open(inbox, for_the_loop)?;
         let _ = late.set(waker.clone());
         let shared = Arc::clone(&self.shared);
-        let thread = std::thread::Builder::new().name(name.into()).spawn(move || {
+        let thread = std::thread::Builder::new().name(name.into()).stack_size(STACK).spawn(move || {
             // The guard tells the end even if the loop panics, so that nobody waits for it in vain.
             let _guard = EndGuard { shared: Arc::clone(&shared), _held: held };
             run(&shared.heartbeat);

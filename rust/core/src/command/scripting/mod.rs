@@ -1,0 +1,336 @@
+//! Scripts in Lua 5.1: EVAL and its like, SCRIPT.
+//!
+//! `interpreter` is Lua in a `sandbox`; it is made when the first script comes, so a node without scripts does not pay
+//! for it. `call` is what `redis.call` does, `value` turns replies to Lua's values and back, `cache` keeps scripts by
+//! their SHA-1, `flags` reads their first line, `running` is what others see while one runs, `libraries` what scripts
+//! find beside Lua's own.
+
+mod cache;
+pub mod call;
+mod flags;
+mod interpreter;
+mod libraries;
+pub mod running;
+mod sandbox;
+#[cfg(test)]
+mod tests;
+mod value;
+
+use super::fault::{Done, Fault};
+use super::table::{Command, KeySpec, KeyUse, READ, counted_keys, flag};
+use super::{Ctx, monitor};
+use crate::resp::Args;
+use cache::{Cache, Digest};
+use flags::Flags;
+use interpreter::{Interpreter, Outcome};
+use running::Running;
+use send_wrapper::SendWrapper;
+
+const EVAL: u32 = flag::NOSCRIPT
+    | flag::STALE
+    | flag::SKIP_MONITOR
+    | flag::MAY_REPLICATE
+    | flag::NO_MANDATORY_KEYS
+    | flag::MOVABLE_KEYS
+    | flag::SCRIPTING;
+const EVAL_RO: u32 = (EVAL & !flag::MAY_REPLICATE) | flag::READONLY;
+/// What a script does with its keys nobody can tell: the most that a command can.
+const ANYTHING: KeyUse = KeyUse(&["RW", "access", "update"]);
+
+const KEYS: &[KeySpec] = &[counted_keys(2, ANYTHING)];
+const KEYS_RO: &[KeySpec] = &[counted_keys(2, READ)];
+
+const fn eval_row(name: &'static str, run: super::table::Handler, flags: u32, since: &'static str) -> Command {
+    Command {
+        group: "scripting",
+        since,
+        syntax: "script numkeys [key [key ...]] [arg [arg ...]]",
+        keys: if flags & flag::READONLY != 0 { KEYS_RO } else { KEYS },
+        ..Command::new(name, run, -3, flags)
+    }
+}
+
+/// The family.
+pub const COMMANDS: &[Command] = &[
+    Command { summary: "Runs a script.", ..eval_row("eval", eval, EVAL, "2.6.0") },
+    Command { summary: "Runs a script that may not write.", ..eval_row("eval_ro", eval, EVAL_RO, "7.0.0") },
+    Command {
+        summary: "Runs a script that the node knows, by its SHA-1.",
+        syntax: "sha1 numkeys [key [key ...]] [arg [arg ...]]",
+        ..eval_row("evalsha", evalsha, EVAL, "2.6.0")
+    },
+    Command {
+        summary: "Runs a script that the node knows, by its SHA-1, and that may not write.",
+        syntax: "sha1 numkeys [key [key ...]] [arg [arg ...]]",
+        ..eval_row("evalsha_ro", evalsha, EVAL_RO, "7.0.0")
+    },
+    Command {
+        group: "scripting",
+        since: "2.6.0",
+        summary: "Is the roof of the commands about scripts.",
+        subcommands: &[
+            script_row("debug", debug, 3, flag::NOSCRIPT, "3.2.0", "Sets how scripts are debugged.", "YES | SYNC | NO"),
+            script_row(
+                "exists",
+                exists,
+                -3,
+                flag::NOSCRIPT,
+                "2.6.0",
+                "Tells which scripts are known.",
+                "sha1 [sha1 ...]",
+            ),
+            script_row("flush", flush, -2, flag::NOSCRIPT, "2.6.0", "Forgets all scripts.", "[ASYNC | SYNC]"),
+            script_row("help", help, 2, flag::LOADING | flag::STALE, "5.0.0", "Tells about SCRIPT's sub-commands.", ""),
+            script_row(
+                "kill",
+                kill,
+                2,
+                flag::NOSCRIPT | flag::ALLOW_BUSY,
+                "2.6.0",
+                "Ends the script that runs, unless it has written.",
+                "",
+            ),
+            script_row(
+                "load",
+                load,
+                3,
+                flag::NOSCRIPT | flag::STALE,
+                "2.6.0",
+                "Has the node know a script, and returns its SHA-1.",
+                "script",
+            ),
+        ],
+        ..Command::new("script", help, -2, 0)
+    },
+];
+
+const fn script_row(
+    name: &'static str,
+    run: super::table::Handler,
+    arity: i32,
+    flags: u32,
+    since: &'static str,
+    summary: &'static str,
+    syntax: &'static str,
+) -> Command {
+    Command { group: "scripting", since, summary, syntax, ..Command::new(name, run, arity, flags | flag::SCRIPTING) }
+}
+
+/// What a node has of scripts.
+#[derive(Default)]
+pub struct Scripting {
+    interpreter: Option<SendWrapper<Interpreter>>,
+    cache: Cache,
+    /// The script that runs.
+    pub running: Option<Running>,
+    /// Bytes of memory that Lua holds, as of the last script.
+    pub lua_memory: usize,
+}
+
+impl Scripting {
+    /// How many scripts are known, and the bytes of memory that takes.
+    pub fn known(&self) -> (usize, usize) {
+        (self.cache.len(), self.cache.bytes())
+    }
+
+    fn interpreter(&mut self) -> Result<SendWrapper<Interpreter>, Fault> {
+        match self.interpreter.take() {
+            Some(interpreter) => Ok(interpreter),
+            None => Interpreter::new()
+                .map(SendWrapper::new)
+                .map_err(|error| Fault::new(format!("ERR the script engine does not start: {error}"))),
+        }
+    }
+}
+
+/// Numbers of keys and where they end.
+fn key_count(args: &Args<'_>) -> Result<usize, Fault> {
+    let count = args.integer(2)?;
+    if count > args.len() as i64 - 3 {
+        return Err(Fault::new("ERR Number of keys can't be greater than number of args"));
+    }
+    usize::try_from(count).map_err(|_| Fault::new("ERR Number of keys can't be negative"))
+}
+
+fn eval(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
+    show(ctx, args);
+    let count = key_count(args)?;
+    let digest = cache::digest(args.at(1));
+    let (flags, place) = match ctx.engine.scripting.cache.find(&digest) {
+        Some(script) => script,
+        None => learn(ctx, digest, args.at(1))?,
+    };
+    run(ctx, args, count, &digest, flags, place)
+}
+
+fn evalsha(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
+    show(ctx, args);
+    let digest = cache::parse_digest(args.at(1));
+    let Some((digest, (flags, place))) =
+        digest.and_then(|digest| Some((digest, ctx.engine.scripting.cache.find(&digest)?)))
+    else {
+        // As Redis: a digest that cannot be is told before anything else is looked at.
+        if digest.is_some() {
+            key_count(args)?;
+        }
+        return Err(Fault::new("NOSCRIPT No matching script. Please use EVAL."));
+    };
+    let count = key_count(args)?;
+    run(ctx, args, count, &digest, flags, place)
+}
+
+/// Who monitors sees the script before its commands.
+fn show(ctx: &mut Ctx<'_>, args: &Args<'_>) {
+    if !ctx.engine.monitors.is_empty() {
+        monitor::show_anyway(ctx.engine, ctx.client, ctx.command, args);
+    }
+}
+
+/// Compile a script and keep it.
+fn learn(ctx: &mut Ctx<'_>, digest: Digest, body: &[u8]) -> Result<(Flags, i64), Fault> {
+    let (flags, start) = flags::of_script(body)?;
+    let scripting = &mut ctx.engine.scripting;
+    let interpreter = scripting.interpreter()?;
+    let kept = interpreter.keep(&body[start..], b"@user_script");
+    if let Ok(place) = kept {
+        for gone in scripting.cache.keep(digest, flags, place, body.len()) {
+            interpreter.forget(gone);
+        }
+    }
+    scripting.lua_memory = interpreter.used_memory();
+    scripting.interpreter = Some(interpreter);
+    let place = kept.map_err(|problem| flags::quoting("ERR Error compiling script (new function): ", &problem))?;
+    Ok((flags, place))
+}
+
+/// Run a script: judge whether it may, lend it the node, and answer.
+fn run(ctx: &mut Ctx<'_>, args: &Args<'_>, count: usize, digest: &Digest, flags: Flags, place: i64) -> Done {
+    let read_only = ctx.command.is(flag::READONLY);
+    let short = judge(ctx, flags, read_only)?;
+    let interpreter = ctx.engine.scripting.interpreter()?;
+    interpreter.link().run.begin(flags, read_only, short);
+    let outcome = within(ctx, Running { name: digest.to_vec(), ..Running::default() }, args, |ctx| {
+        interpreter.run_script(ctx, place, args.from(3).take(count), args.from(3 + count), digest)
+    });
+    ctx.engine.scripting.lua_memory = interpreter.used_memory();
+    ctx.engine.scripting.interpreter = Some(interpreter);
+    answer(ctx, outcome)
+}
+
+/// Whether a script may run now; tells whether memory is short.
+fn judge(ctx: &mut Ctx<'_>, flags: Flags, read_only: bool) -> Result<bool, Fault> {
+    let short = ctx.engine.settings.number(super::settings::Name::maxmemory) > 0 && !ctx.engine.make_room();
+    if flags.has(Flags::SILENT) {
+        return Ok(short);
+    }
+    if flags.has(Flags::NO_CLUSTER) && ctx.engine.settings.is_on(super::settings::Name::cluster_enabled) {
+        return Err(Fault::new("ERR Can not run script on cluster, 'no-cluster' flag is set."));
+    }
+    if read_only && !flags.has(Flags::NO_WRITES) {
+        return Err(Fault::new("ERR Can not execute a script with write flag using *_ro command."));
+    }
+    if short && !flags.has(Flags::ALLOW_OOM) && !flags.has(Flags::NO_WRITES) {
+        return Err(Fault::new(
+            "OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'",
+        ));
+    }
+    Ok(short)
+}
+
+/// Run something as a script: others see that it runs, nothing in it blocks, and what it selects or starts ends with it.
+fn within(ctx: &mut Ctx<'_>, running: Running, args: &Args<'_>, what: impl FnOnce(&mut Ctx<'_>) -> Outcome) -> Outcome {
+    let began = crate::clock::steady_ns();
+    ctx.engine.scripting.running = Some(Running { began, ..running });
+    let _ = args;
+    let database = ctx.client.database;
+    let in_transaction = std::mem::replace(&mut ctx.engine.in_transaction, true);
+    let outcome = what(ctx);
+    ctx.engine.in_transaction = in_transaction;
+    ctx.client.database = database;
+    ctx.engine.scripting.running = None;
+    outcome
+}
+
+fn answer(ctx: &mut Ctx<'_>, outcome: Outcome) -> Done {
+    match outcome {
+        Outcome::Replied => Ok(()),
+        Outcome::Failed(text, counted) => {
+            let fault = Fault::bytes(text);
+            if counted {
+                // The command that failed was counted; its script's reply is the same error.
+                ctx.engine.stats.errors = ctx.engine.stats.errors.saturating_sub(1);
+                if let Some(count) = ctx.engine.error_stats.get_mut(fault.code()) {
+                    *count = count.saturating_sub(1);
+                }
+            }
+            Err(fault)
+        }
+    }
+}
+
+fn load(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
+    let digest = cache::digest(args.at(2));
+    if ctx.engine.scripting.cache.find(&digest).is_none() {
+        learn(ctx, digest, args.at(2))?;
+    }
+    ctx.out.bulk(&digest);
+    Ok(())
+}
+
+fn exists(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
+    ctx.out.array(args.len() - 2);
+    for text in args.from(2) {
+        let known = cache::parse_digest(text).is_some_and(|digest| ctx.engine.scripting.cache.has(&digest));
+        ctx.out.integer(i64::from(known));
+    }
+    Ok(())
+}
+
+fn flush(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
+    if args.len() > 3 || (args.len() == 3 && !args.is(2, "ASYNC") && !args.is(2, "SYNC")) {
+        return Err(Fault::new("ERR SCRIPT FLUSH only support SYNC|ASYNC option"));
+    }
+    let scripting = &mut ctx.engine.scripting;
+    scripting.cache.clear();
+    scripting.interpreter = None;
+    scripting.lua_memory = 0;
+    ctx.out.ok();
+    Ok(())
+}
+
+fn kill(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
+    end_running(ctx, false)
+}
+
+/// End the script, or the function, that runs.
+fn end_running(ctx: &mut Ctx<'_>, function: bool) -> Done {
+    match &mut ctx.engine.scripting.running {
+        None => Err(Fault::new("NOTBUSY No scripts in execution right now.")),
+        Some(running) if running.is_function != function => Err(Fault::new(if running.is_function {
+            "BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE."
+        } else {
+            "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."
+        })),
+        Some(running) if running.wrote => Err(Fault::new(
+            "UNKILLABLE Sorry the script already executed write commands against the dataset. You can either wait the \
+             script termination or kill the server in a hard way using the SHUTDOWN NOSAVE command.",
+        )),
+        Some(running) => {
+            running.killed = true;
+            ctx.out.ok();
+            Ok(())
+        }
+    }
+}
+
+fn debug(_: &mut Ctx<'_>, args: &Args<'_>) -> Done {
+    if args.is(2, "NO") || args.is(2, "YES") || args.is(2, "SYNC") {
+        return Err(Fault::new("ERR there is no debugger of scripts here; use redis.log() or return values"));
+    }
+    Err(Fault::new("ERR Use SCRIPT DEBUG YES/SYNC/NO"))
+}
+
+fn help(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
+    super::server::help(ctx, "script");
+    Ok(())
+}

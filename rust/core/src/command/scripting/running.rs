@@ -1,0 +1,58 @@
+//! The script that runs: how others learn of it, and how it is ended.
+
+use super::call::Link;
+use crate::command::settings::Name;
+use crate::command::{Client, Engine};
+use crate::sys::lua::Lent;
+
+/// Who sees to other clients while a script keeps the node busy.
+pub trait Others {
+    /// Do what can be done now without waiting. `client` is the one whose script runs.
+    fn serve(&mut self, engine: &mut Engine, client: &mut Client);
+}
+
+thread_local! {
+    /// Those of the thread that serves; lent while a request is served that may be a script.
+    pub static OTHERS: Lent<dyn Others> = Lent::default();
+}
+
+/// A script that runs.
+#[derive(Clone, Debug, Default)]
+pub struct Running {
+    /// Its SHA-1, or the function's name.
+    pub name: Vec<u8>,
+    /// The command with which it was called.
+    pub command: Vec<Vec<u8>>,
+    /// It is a function of a library.
+    pub is_function: bool,
+    /// It has run for longer than scripts should: others are told BUSY.
+    pub is_late: bool,
+    /// It has written: it cannot be killed without leaving things half done.
+    pub wrote: bool,
+    /// It was told to end.
+    pub killed: bool,
+    /// When it began, in nanoseconds of the steady clock.
+    pub began: u64,
+}
+
+/// A stretch of a script's instructions is over: see to others once it runs for long.
+pub fn tick(link: &Link) {
+    let began = link.run.began.get();
+    let killed = link.engine.borrow(|engine| {
+        let limit = engine.settings.number(Name::busy_reply_threshold).max(0) as u64;
+        let passed = crate::clock::steady_ns().saturating_sub(began) / 1_000_000;
+        if passed < limit {
+            return false;
+        }
+        if let Some(running) = &mut engine.scripting.running {
+            running.is_late = true;
+        }
+        link.client.borrow(|client| {
+            OTHERS.with(|others| others.borrow(|others| others.serve(engine, client)));
+        });
+        engine.stopping || engine.scripting.running.as_ref().is_some_and(|running| running.killed)
+    });
+    if killed == Some(true) {
+        link.run.killed.set(true);
+    }
+}
