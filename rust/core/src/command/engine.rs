@@ -277,7 +277,10 @@ impl Engine {
     /// Bytes of memory in use: data, tables, buffers. Pages of the arena that are merely held ready do not count.
     pub fn used_memory(&self) -> usize {
         let arena = &self.store.arena;
-        (crate::sys::allocated() + arena.used()).saturating_sub(arena.reserved()).max(arena.used())
+        // Lua has a limit of its own: what it holds must not push data out.
+        (crate::sys::allocated().saturating_sub(self.scripting.lua_memory) + arena.used())
+            .saturating_sub(arena.reserved())
+            .max(arena.used())
     }
 
     /// Evict until memory and entries are within their limits, but not longer than the settings

@@ -163,19 +163,18 @@ fn memory(lines: &mut Lines, engine: &mut Engine) {
     lines.put("allocator_active", used.max(engine.store.arena.reserved()));
     lines.put("allocator_resident", resident);
     lines.size("total_system_memory", process::system_memory());
-    lines.put("used_memory_lua", 0);
-    lines.put("used_memory_vm_eval", 0);
-    lines.put("used_memory_lua_human", "0B");
-    lines.zeros(&[
-        "used_memory_scripts_eval",
-        "number_of_cached_scripts",
-        "number_of_functions",
-        "number_of_libraries",
-    ]);
-    lines.zeros(&["used_memory_vm_functions"]);
-    lines.size("used_memory_vm_total", 0);
-    lines.put("used_memory_functions", 0);
-    lines.size("used_memory_scripts", 0);
+    let scripts = engine.scripting.figures();
+    lines.put("used_memory_lua", scripts.eval_memory);
+    lines.put("used_memory_vm_eval", scripts.eval_memory);
+    lines.put("used_memory_lua_human", for_people(scripts.eval_memory));
+    lines.put("used_memory_scripts_eval", scripts.cache_memory);
+    lines.put("number_of_cached_scripts", scripts.cached);
+    lines.put("number_of_functions", scripts.functions);
+    lines.put("number_of_libraries", scripts.libraries);
+    lines.put("used_memory_vm_functions", scripts.function_memory);
+    lines.size("used_memory_vm_total", scripts.eval_memory + scripts.function_memory);
+    lines.put("used_memory_functions", scripts.library_memory);
+    lines.size("used_memory_scripts", scripts.cache_memory + scripts.library_memory);
     lines.size("maxmemory", engine.settings.size(Name::maxmemory));
     lines.put("maxmemory_policy", engine.settings.text(Name::maxmemory_policy));
     let ratio = |one: usize, other: usize| format!("{:.2}", one as f64 / other.max(1) as f64);

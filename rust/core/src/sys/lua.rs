@@ -46,7 +46,7 @@ impl<T: ?Sized> Lent<T> {
 }
 
 /// A function that calls `inner`, which answers first what is wrong and then its results. A text that is wrong is
-/// raised with the place in the script in front, as C functions do; anything else as it is.
+/// raised with the place in the script in front, as C functions do; a table as it is; `true` says that what follows is.
 #[allow(unsafe_code)]
 pub fn raising(lua: &Lua, inner: Function) -> mlua::Result<Function> {
     // Safety: one value, `inner`, is on the stack and becomes the closure's.
@@ -97,7 +97,8 @@ unsafe extern "C-unwind" fn call_and_raise(state: *mut lua_State) -> c_int {
                 ffi::lua_error(state)
             }
             _ => {
-                ffi::lua_settop(state, 1);
+                // A table is raised itself; behind anything else stands what is to be raised.
+                ffi::lua_settop(state, if ffi::lua_type(state, 1) == ffi::LUA_TTABLE { 1 } else { 2 });
                 ffi::lua_error(state)
             }
         }

@@ -4,7 +4,7 @@ use super::flags::Flags;
 use super::value::Words;
 use crate::command::client::Client;
 use crate::command::table::{self, flag};
-use crate::command::{Engine, dispatch};
+use crate::command::{Engine, cluster, dispatch};
 use crate::resp::number::write_g;
 use crate::resp::{Args, OwnedArgs, Reply};
 use crate::sys::lua::Lent;
@@ -127,6 +127,10 @@ fn run(
     }
     if how.read_only.get() && row.is(flag::WRITE | flag::MAY_REPLICATE) {
         return Err("ERR Write commands are not allowed from read-only scripts.");
+    }
+    if let Some(membership) = &engine.membership {
+        cluster::redirect::admit(engine, membership, client, row, args)
+            .map_err(|_| "ERR Script attempted to access a non local key in a cluster node")?;
     }
     // Only the first write can be refused: a script is not stopped half way.
     if row.is(flag::DENYOOM) && how.short_of_memory.get() && !how.allow_oom.get() && !how.wrote.get() {

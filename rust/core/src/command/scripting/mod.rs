@@ -116,6 +116,19 @@ const fn script_row(
     Command { group: "scripting", since, summary, syntax, ..Command::new(name, run, arity, flags | flag::SCRIPTING) }
 }
 
+/// Figures about scripts and functions; memory in bytes.
+#[allow(missing_docs)]
+#[derive(Default)]
+pub struct Figures {
+    pub eval_memory: usize,
+    pub cache_memory: usize,
+    pub cached: usize,
+    pub function_memory: usize,
+    pub library_memory: usize,
+    pub functions: usize,
+    pub libraries: usize,
+}
+
 /// What a node has of scripts.
 #[derive(Default)]
 pub struct Scripting {
@@ -128,9 +141,14 @@ pub struct Scripting {
 }
 
 impl Scripting {
-    /// How many scripts are known, and the bytes of memory that takes.
-    pub fn known(&self) -> (usize, usize) {
-        (self.cache.len(), self.cache.bytes())
+    /// What INFO tells.
+    pub fn figures(&self) -> Figures {
+        Figures {
+            eval_memory: self.lua_memory,
+            cache_memory: self.cache.bytes(),
+            cached: self.cache.len(),
+            ..Figures::default()
+        }
     }
 
     fn interpreter(&mut self) -> Result<SendWrapper<Interpreter>, Fault> {
@@ -230,9 +248,7 @@ fn judge(ctx: &mut Ctx<'_>, flags: Flags, read_only: bool) -> Result<bool, Fault
         return Err(Fault::new("ERR Can not execute a script with write flag using *_ro command."));
     }
     if short && !flags.has(Flags::ALLOW_OOM) && !flags.has(Flags::NO_WRITES) {
-        return Err(Fault::new(
-            "OOM allow-oom flag is not set on the script, can not run it when used memory > 'maxmemory'",
-        ));
+        return Err(Fault::OUT_OF_MEMORY);
     }
     Ok(short)
 }
@@ -244,7 +260,15 @@ fn within(ctx: &mut Ctx<'_>, running: Running, args: &Args<'_>, what: impl FnOnc
     let _ = args;
     let database = ctx.client.database;
     let in_transaction = std::mem::replace(&mut ctx.engine.in_transaction, true);
+    if !in_transaction {
+        // What it writes is applied elsewhere as a whole, as here.
+        ctx.engine.tail.open_group();
+    }
     let outcome = what(ctx);
+    if !in_transaction {
+        let now = ctx.engine.store.now();
+        ctx.engine.tail.close_group(now);
+    }
     ctx.engine.in_transaction = in_transaction;
     ctx.client.database = database;
     ctx.engine.scripting.running = None;

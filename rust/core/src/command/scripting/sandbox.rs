@@ -98,7 +98,7 @@ pub fn function(lua: &Lua, inner: impl Fn(&Lua, &MultiValue) -> Results + 'stati
                 results.extend(values);
             }
             Err(Wrong::Text(text)) => results.push_back(Value::String(lua.create_string(text)?)),
-            Err(Wrong::Value(value)) => results.push_back(value),
+            Err(Wrong::Value(value)) => results.extend([Value::Boolean(true), value]),
             Err(Wrong::Lua(error)) => return Err(error),
         }
         Ok(results)

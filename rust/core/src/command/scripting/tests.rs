@@ -127,7 +127,7 @@ fn memory_that_is_short_stops_the_first_write_only() {
     node.line("CONFIG SET maxmemory 1");
     assert!(eval(&mut node, "return redis.call('SET','k','w')").starts_with("-OOM "));
     assert_eq!(eval(&mut node, "redis.call('DEL','k') return redis.call('SET','k','w')"), "+OK");
-    assert!(eval(&mut node, "#!lua\nreturn 1").starts_with("-OOM allow-oom flag is not set"));
+    assert!(eval(&mut node, "#!lua\nreturn 1").starts_with("-OOM command not allowed"));
     assert_eq!(eval(&mut node, "#!lua flags=allow-oom\nreturn redis.call('SET','k','x')"), "+OK");
     assert_eq!(eval(&mut node, "#!lua flags=no-writes\nreturn redis.call('GET','k')"), "$1 x");
 }
@@ -149,4 +149,18 @@ fn what_a_script_selects_is_its_own() {
     let mut node = Node::new();
     eval(&mut node, "redis.call('SELECT', 3) return redis.call('SET','k','v')");
     node.expect(&[("EXISTS k", ":0"), ("SELECT 3", "+OK"), ("EXISTS k", ":1")]);
+}
+
+#[test]
+fn what_a_script_writes_is_recorded_as_one_group() {
+    let mut node = Node::new();
+    let mut cursor = node.engine.listen();
+    eval(&mut node, "redis.call('SET','a',1) redis.call('INCR','b') redis.call('SPOP','none') return 1");
+    node.ask(&["MULTI"]);
+    node.ask(&["SET", "c", "1"]);
+    eval(&mut node, "return redis.call('INCR','c')");
+    node.ask(&["EXEC"]);
+    let mut other = Node::new();
+    crate::stream::tests::carry_over(&node.engine, &mut cursor, &mut other.engine);
+    other.expect(&[("MGET a b c", "*3 $1 1 $1 1 $1 2")]);
 }
