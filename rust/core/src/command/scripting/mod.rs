@@ -69,7 +69,15 @@ pub const COMMANDS: &[Command] = &[
         since: "2.6.0",
         summary: "Is the roof of the commands about scripts.",
         subcommands: &[
-            script_row("debug", debug, 3, flag::NOSCRIPT, "3.2.0", "Sets how scripts are debugged.", "<YES | SYNC | NO>"),
+            script_row(
+                "debug",
+                debug,
+                3,
+                flag::NOSCRIPT,
+                "3.2.0",
+                "Sets how scripts are debugged.",
+                "<YES | SYNC | NO>",
+            ),
             script_row(
                 "exists",
                 exists,
