@@ -119,3 +119,38 @@ class Topology:
 
     def slots_down(self) -> int:
         """How many slots have no main, or one that is known to be down."""
+
+class RdbFile:
+    """Goes through an RDB file of Redis: bytes in, requests that bring its keys in out."""
+
+    def __init__(self) -> None: ...
+    def feed(self, piece: bytes) -> None:
+        """Take bytes that follow those before."""
+
+    def retry(self) -> None:
+        """Look again at what is there: no more is coming."""
+
+    def take(self, limit: int, replace: bool) -> list[tuple[int | None, bytes, bytes]]:
+        """Database (None: a library of functions), key, request of the next keys; ValueError for garbage."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the file is over, its checksum right."""
+
+    @property
+    def taken(self) -> int:
+        """How many bytes are read for good."""
+
+class ChangeStream:
+    """Goes through what a Redis sends to its replicas, and tells which keys changed."""
+
+    def __init__(self) -> None: ...
+    def feed(self, piece: bytes) -> tuple[list[tuple[int | None, bytes]], bool]:
+        """Database and key (or None and a command that no keys tell), and whether an answer is asked for."""
+
+    def cut(self) -> None:
+        """Forget a command that is not whole: the stream goes on behind the last whole one."""
+
+    @property
+    def taken(self) -> int:
+        """How many bytes of the stream are read."""

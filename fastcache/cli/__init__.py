@@ -19,8 +19,11 @@ COMMANDS = {
     "node": "Run one cache node in the foreground, as a service manager does.",
     "proxy": "Run one proxy in the foreground, as a service manager does.",
     "health": "Run the health and topology service in the foreground.",
+    "import": "Bring in the keys of a Redis: from an RDB file, or from a server that runs.",
     "ring": "Show which node holds which slots, and what a change would move.",
 }
+# Commands whose name cannot be that of a module.
+MODULES = {"import": "importing"}
 
 
 class Commands(click.Group):
@@ -32,7 +35,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = import_module(f"fastcache.cli.{cmd_name}").command
+        command: click.Command = import_module(f"fastcache.cli.{MODULES.get(cmd_name, cmd_name)}").command
         return command
 
     def resolve_command(

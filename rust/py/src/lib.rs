@@ -5,6 +5,7 @@
 //! `fastcache/_core.pyi`, which must say the same.
 
 mod proxy;
+mod rdb;
 mod topology;
 
 use std::time::Duration;
@@ -164,6 +165,8 @@ fn notify_manager(state: &str) -> PyResult<bool> {
 mod _core {
     #[pymodule_export]
     use super::proxy::Proxy;
+    #[pymodule_export]
+    use super::rdb::{ChangeStream, RdbFile};
     #[pymodule_export]
     use super::topology::{Topology, place, slot_of};
     #[pymodule_export]

@@ -1,8 +1,9 @@
 //! What real Redis and Valkey write: every form of a value in their RDB files, the payload of DUMP, and whole files.
 //!
 //! [`compact`] reads packed collections, [`lzf`] compressed strings, [`crc64`] is the checksum, [`file`] goes through a
-//! file or a stream piece by piece. We write plain forms only: every Redis reads them.
+//! file or a stream piece by piece, [`changes`] through what a replica hears after it. We write plain forms only: every Redis reads them.
 
+pub mod changes;
 pub mod compact;
 pub mod crc64;
 pub mod file;
