@@ -20,6 +20,10 @@ COMMANDS = {
     "proxy": "Run one proxy in the foreground, as a service manager does.",
     "health": "Run the health and topology service in the foreground.",
     "import": "Bring in the keys of a Redis: from an RDB file, or from a server that runs.",
+    "switchover": "Let the copies of a node take over in order, without losing a write.",
+    "failover": "Let the copies of a node take over at once.",
+    "pause": "Suspend automatic failover.",
+    "resume": "Let automatic failover go on.",
     "ring": "Show which node holds which slots, and what a change would move.",
 }
 # Commands whose name cannot be that of a module.

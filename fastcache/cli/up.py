@@ -40,6 +40,16 @@ def port_option(name: str, default: int, text: str) -> Callable[[Any], Any]:
     type=click.Choice(["fast", "reference"]),
     help="fast: a dead node is found in about a second; reference: checks every 30 s. [default: fast]",
 )
+@click.option(
+    "--replicas",
+    type=click.IntRange(0, plan.MOST_REPLICAS),
+    help="Copies of everything on other nodes, which take over when a node dies. [default: 0]",
+)
+@click.option(
+    "--consistency",
+    type=click.Choice(["eventual", "strict"]),
+    help="strict: a write is acknowledged once its copies hold it too; needs --replicas. [default: eventual]",
+)
 @click.option("--only", type=click.Choice(["nodes"]), help="Nodes and nothing in front of them.")
 @click.option(
     "--set",
@@ -61,6 +71,8 @@ def command(only: str | None, settings: tuple[str, ...], directory: Path, **said
     with progress("Starting") as moved:
         raised = cluster.up(wish, directory, moved)
     what = plan.told(raised.specs)
+    if raised.note:
+        click.echo(raised.note, err=True)
     if not raised.started:
         click.echo(f"{what} already run and answer (files in {directory}).")
     elif len(raised.started) < len(raised.specs):

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from fastcache.client import probe
+from fastcache.client import health, probe
 from fastcache.config import judged
 from fastcache.embedded import ports, process, record
 from fastcache.embedded.plan import STAGES, ProcessSpec, Wish, cluster, counted, differs, told
@@ -18,6 +19,7 @@ from fastcache.model import Endpoint, Health
 
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
+COPY_SECONDS = 15.0
 PROBE_SECONDS = 1.0
 PAUSE_SECONDS = 0.01
 LINES_OF_LOG = 5
@@ -33,6 +35,8 @@ class Raised:
     specs: tuple[ProcessSpec, ...]
     started: tuple[ProcessSpec, ...]
     seconds: float
+    # What is not as it should be although everything answers.
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,8 @@ def up(wish: Wish, directory: Path, progress: Progress) -> Raised:
         missing = tuple(spec for spec in specs if spec.name not in alive)
         ports.require_free(endpoint for spec in missing for endpoint in spec.endpoints)
         launch_all(specs, missing, running, directory, progress)
-        return Raised(specs, missing, time.monotonic() - begun)
+        note = await_copies(specs) if missing else ""
+        return Raised(specs, missing, time.monotonic() - begun, note)
 
 
 def launch_all(
@@ -127,6 +132,37 @@ def await_answers(
             raise FastCacheError(f"{names}: no answer after {START_SECONDS:.0f} s", last_words(waiting[0]))
         if waiting:
             time.sleep(PAUSE_SECONDS)
+
+
+def await_copies(specs: Iterable[ProcessSpec]) -> str:
+    """Wait until every slot has a copy in sync, where copies are wanted; what to say when that takes long."""
+    service = next(
+        (spec for spec in specs if spec.kind == "health" and "replicas" in dict(spec.settings)), None
+    )
+    deadline = time.monotonic() + COPY_SECONDS
+    while service and (told := replication(service.endpoint)):
+        if not told["slotsWithoutReplica"]:
+            return ""
+        if time.monotonic() > deadline:
+            return f"{told['slotsWithoutReplica']} slots have no copy in sync yet: 'fastcache status' tells."
+        time.sleep(5 * PAUSE_SECONDS)
+    return ""
+
+
+def replication(service: Endpoint) -> dict[str, Any]:
+    """What the health service says of mains and copies; nothing when it does not answer."""
+    try:
+        told: dict[str, Any] = health.call(f"http://{service}", "GET", "/replication", seconds=PROBE_SECONDS)
+    except FastCacheError:
+        return {}
+    return told
+
+
+def copies(directory: Path) -> dict[str, Any]:
+    """The same of a cluster that runs; nothing where there is no replication."""
+    service = next((entry.spec for entry in record.read(directory) if entry.spec.kind == "health"), None)
+    told = replication(service.endpoint) if service else {}
+    return told if told.get("replication") else {}
 
 
 def answers(spec: ProcessSpec) -> bool:

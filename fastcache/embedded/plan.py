@@ -18,6 +18,7 @@ DEFAULT_HEALTH_PORT = 8080
 DEFAULT_PORT = 6380
 DEFAULT_STATS_PORT = 8404
 LAST_PORT = 65535
+MOST_REPLICAS = 2
 # The kernel takes no longer path for a Unix socket (108 bytes, less what HAProxy appends while it binds).
 LONGEST_SOCKET_PATH = 90
 
@@ -42,6 +43,8 @@ class Wish:
     port: int | None = None
     stats_port: int | None = None
     profile: str | None = None
+    replicas: int | None = None
+    consistency: str | None = None
     only_nodes: bool = False
     # Whether HAProxy is there to be started.
     balancer: bool = True
@@ -82,6 +85,7 @@ class ProcessSpec:
 def cluster(wish: Wish, directory: Path) -> tuple[ProcessSpec, ...]:
     """The processes that fulfil `wish`, with their files under `directory`."""
     ports = run_of_ports("node", wish.nodes, DEFAULT_NODES, wish.node_port, DEFAULT_NODE_PORT)
+    judge_copies(wish, len(ports))
     service = None if wish.only_nodes else health(wish, directory)
     url = f"http://{service.endpoint}" if service else ""
     specs = [node(port, directory, wish.settings, url) for port in ports]
@@ -98,6 +102,16 @@ def cluster(wish: Wish, directory: Path) -> tuple[ProcessSpec, ...]:
             if other != spec.name:
                 raise UsageError(f"{other} and {spec.name} would both listen on port {endpoint.port}")
     return tuple(specs)
+
+
+def judge_copies(wish: Wish, nodes: int) -> None:
+    """Refuse what could never be fulfilled."""
+    if wish.replicas and wish.only_nodes:
+        raise UsageError("--replicas needs the health service, which --only nodes leaves out")
+    if wish.replicas and wish.replicas >= nodes:
+        raise UsageError(f"{counted(wish.replicas, 'replica')} need {wish.replicas + 1} nodes at least")
+    if wish.consistency == "strict" and not wish.replicas:
+        raise UsageError("strict consistency needs copies: add --replicas 1")
 
 
 def run_of_ports(noun: str, wished: int | None, usual: int, first: int | None, usual_first: int) -> range:
@@ -145,6 +159,10 @@ def health(wish: Wish, directory: Path) -> ProcessSpec:
     port = DEFAULT_HEALTH_PORT if wish.health_port is None else wish.health_port
     home = directory / "health"
     own = {"port": str(port), "bind": LOOPBACK, "dir": str(home / "data"), "profile": wish.profile or "fast"}
+    if wish.replicas:
+        own |= {"replicas": str(wish.replicas), "flags": "replication"}
+    if wish.consistency == "strict":
+        own["flags"] += " strict"
     if password := dict(wish.settings).get("requirepass"):
         own["node-password"] = password
     return ProcessSpec("health", "health", Endpoint(LOOPBACK, port), home, tuple(own.items()))
@@ -181,10 +199,20 @@ def differences(wish: Wish, running: tuple[ProcessSpec, ...]) -> Iterator[str]:
     for kind, port in (("health", wish.health_port), ("balancer", wish.port)):
         if port is not None and [spec.endpoint.port for spec in of_kind[kind]] != [port]:
             yield f"what runs has no {kind} on port {port}"
+    for name, value in (("replicas", wish.replicas), ("consistency", wish.consistency)):
+        if value is not None and any(value != copies_of(spec)[name] for spec in of_kind["health"]):
+            yield f"what runs has {name} {copies_of(of_kind['health'][0])[name]}, and {value} is wanted"
     if wish.profile and any(("profile", wish.profile) not in spec.settings for spec in of_kind["health"]):
         yield "the health service already runs with another profile"
     if wish.settings and any(pair not in spec.settings for spec in nodes for pair in wish.settings):
         yield "the nodes already run with other settings"
+
+
+def copies_of(service: ProcessSpec) -> dict[str, int | str]:
+    """What a health service was told of copies."""
+    own = dict(service.settings)
+    strict = "strict" in own.get("flags", "").split()
+    return {"replicas": int(own.get("replicas", "0")), "consistency": "strict" if strict else "eventual"}
 
 
 def plural(noun: str) -> str:

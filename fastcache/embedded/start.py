@@ -46,8 +46,12 @@ def start_proxy(spec: ProcessSpec, _specs: Specs) -> subprocess.Popen[bytes]:
 def start_health(spec: ProcessSpec, specs: Specs) -> subprocess.Popen[bytes]:
     """The service with all nodes and proxies listed: nobody needs to register."""
     # With all members listed there is nobody to wait for before slots are placed.
-    texts = tuple(pair for pair in spec.settings if pair[0] != "port")
+    special = {"port", "replicas", "flags"}
+    texts = tuple(pair for pair in spec.settings if pair[0] not in special)
+    own = dict(spec.settings)
+    flags = ", ".join(config.toml_text(flag) for flag in own.get("flags", "").split())
     lines = [f"port = {spec.endpoint.port}", *toml(texts), "settle = 0"]
+    lines += [f"replicas = {own.get('replicas', '0')}", f"flags = [{flags}]"]
     for table, kind in (("nodes", "node"), ("proxies", "proxy")):
         for member in (one for one in specs if one.kind == kind):
             lines += [f"[[{table}]]", f"id = {config.toml_text(member.name)}"]

@@ -352,10 +352,12 @@ class Replication:
         """How mains and copies are, for people and their tools."""
         service = self.service
         streams: dict[tuple[str, str], dict[str, Any]] = {}
+        mains: Counter[str] = Counter()
         alone = down = 0
         states = {node["id"]: node["state"] for node in service.document.get("nodes", ())}
         for group in groups_of(service.document.get("slots", ())):
             slots = compose.count(group.ranges)
+            mains[group.main] += slots
             alone += 0 if group.plain else slots
             down += slots if states.get(group.main) == "down" else 0
             for name in group.copies:
@@ -379,6 +381,7 @@ class Replication:
             "epoch": service.epoch,
             "slotsWithoutReplica": alone if self.on else 0,
             "slotsDown": down,
+            "mains": dict(mains),
             "streams": [streams[key] for key in sorted(streams)],
             "failovers": dict(self.counts.failovers),
             "lostWrites": self.counts.lost_writes,

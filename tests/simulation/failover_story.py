@@ -77,7 +77,7 @@ def plan_faults(world: World) -> int:
     """Draw what goes wrong, and when. How much of each differs from story to story."""
     dice = world.dice
     kinds = dice.sample(
-        ["crash", "pause", "cut", "isolate", "one-way", "loss", "service", "service-pause"], 4
+        ["crash", "pause", "cut", "isolate", "unseen", "one-way", "loss", "service", "service-pause"], 4
     )
     at, count = BEGINS, 0
     while at < ENDS - 0.5:
@@ -91,7 +91,7 @@ def fault(world: World, kind: str) -> Callable[[], None]:
     """Something goes wrong for a while."""
     dice = world.dice
     names = sorted(world.nodes)
-    seconds = dice.choice([0.1, 0.4, 1.0, 2.5]) * dice.uniform(0.7, 1.3)
+    seconds = dice.choice([0.1, 0.5, 1.5, 2.5]) * dice.uniform(0.7, 1.3)
 
     def cut(pairs: set[tuple[str, str]]) -> None:
         world.cut |= pairs
@@ -109,6 +109,10 @@ def fault(world: World, kind: str) -> Callable[[], None]:
         elif kind == "one-way":
             target = dice.choice([other, *(service.name for service in world.services)])
             cut({dice.choice([(name, target), (target, name)])})
+        elif kind == "unseen":
+            # Nodes and clients see it, the health services do not: the main they depose lives.
+            away = [service.name for service in world.services]
+            cut(set(itertools.chain.from_iterable(((name, one), (one, name)) for one in away)))
         elif kind == "isolate":
             # Some clients stay with it on its side.
             away = [one for one in everybody if not one.startswith("c") or dice.random() < 0.5]
