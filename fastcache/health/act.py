@@ -34,6 +34,7 @@ Key = tuple[Kind, str]
 GATHER_SECONDS = 0.01
 # Publishing takes at most this part of our time: with thousands of nodes a topology takes a while to write.
 PUBLISHING_SHARE = 0.2
+LONGEST_REST_SECONDS = 0.05
 # Checks a second at start; later they stay as spread as they began.
 FIRST_CHECKS_PER_SECOND = 1000
 # A claim of a higher epoch than this is nonsense, not a cluster with a past.
@@ -329,7 +330,10 @@ class Service:
         """Publish whenever something changed."""
         while True:
             await self.changed.wait()
-            await asyncio.sleep(max(GATHER_SECONDS, self.compose_seconds * (1 / PUBLISHING_SHARE - 1)))
+            rest = self.compose_seconds * (1 / PUBLISHING_SHARE - 1)
+            if self.replication.on:
+                rest = min(rest, LONGEST_REST_SECONDS)  # Somebody may be waiting for a new main.
+            await asyncio.sleep(max(GATHER_SECONDS, rest))
             self.changed.clear()
             if not self.leading:
                 continue
@@ -350,7 +354,7 @@ class Service:
 
         `wish`: what an operator asked for, `how` it is called, and who hears of it before everybody.
         """
-        began = time.monotonic()
+        began = time.process_time()
         base, admitting = self.restored, self.admit
         before = base or self.document
         document, events = self.draft(), list[Event]()
@@ -362,7 +366,7 @@ class Service:
         document["epoch"] = max(self.epoch, self.epoch_floor, self.saved) + 1
         fresh = published(msgspec.json.encode(document))
         members = msgspec.json.encode([record.member for record in self.registry])
-        self.compose_seconds = time.monotonic() - began
+        self.compose_seconds = time.process_time() - began
         await self.in_thread(self.store.save, Stored(fresh.epoch, fresh.body, members), self.saved)
         self.saved = fresh.epoch
         if admitting:

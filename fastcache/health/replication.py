@@ -82,10 +82,16 @@ class Replication:
         return report
 
     async def listen_for_ever(self) -> None:
-        """Between checks, hear those out whose copies are not in sync."""
+        """Between checks, hear those out whose copies are not in sync; notice who stays away too long."""
+        known_away: frozenset[str] = frozenset()
         while True:
             await asyncio.sleep(LISTEN_SECONDS)
             if self.service.leading and self.on:
+                view = self.view()
+                away = frozenset(n for n, node in view.nodes.items() if node.away >= view.replace_after)
+                if away != known_away:
+                    known_away = away
+                    self.service.touch()
                 mains = {
                     group.main
                     for group in groups_of(self.service.document.get("slots", ()))
