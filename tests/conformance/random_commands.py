@@ -52,6 +52,7 @@ KEYS = {
     "hash": ["h1", "h2", "h3"],
     "set": ["t1", "t2", "t3", "i1", "i2"],
     "zset": ["z1", "z2", "z3"],
+    "stream": ["x1", "x2", "x3"],
     # Ranges by lex are only defined where all scores are equal.
     "even": ["y1", "y2"],
     "bits": ["b1", "b2", "b3"],
@@ -76,6 +77,10 @@ LEX = ["-", "+", "[m1", "(m1", "[m5", "(m7", "[", "(", "[z", "[1", "m", ""]
 INDEXES = ["0", "1", "-1", "2", "-2", "5", "-5", "100", "-100"]
 DELTAS = ["1", "-1", "5", "100", "-100", "9223372036854775807", "-9223372036854775808", "0"]
 FLOATS = ["0.1", "1", "-1.5", "1e3", "3.3", "-0.1", "1e-5", "100", "0", "1e17", "0.30000000000000004"]
+# Names of entries: a star where the clock would speak leaves it out of the game.
+NEW_IDS = ["1-*", "2-*", "3-*", "9-*", "9-*", "1-1", "2-2", "3", "8-5", "10-*"]
+IDS = ["0", "1-0", "1-1", "1-2", "1-3", "2-0", "2-1", "3", "3-1", "8-5", "9-0", "9-1", "9-2", "9-7", "10-1"]
+ENDS = [*IDS, "-", "+", "(1-1", "(2", "(9-1", "5", "99"]
 LIFETIMES = ["100", "1000", "100000", "-1", "0", "500"]
 STRANGE: list[Word] = [
     "", "abc", "-1", "0", "nan", "inf", "1e400", " 1", "9223372036854775807", "-9223372036854775808",
@@ -173,6 +178,11 @@ def _counted(source: Source, kind: str) -> list[Word]:
     return [str(len(keys)), *keys]
 
 
+def _read_from(source: Source, ids: Sequence[str]) -> list[Word]:
+    keys = source.keys("stream", 1, 2)
+    return [*keys, *(source.chooser.pick(ids) for _ in keys)]
+
+
 def _numbered(source: Source) -> list[Word]:
     start = source.chooser.integer(0, 200)
     return [str(number) for number in range(start, start + source.chooser.integer(1, 30))]
@@ -241,6 +251,14 @@ DRAWS: dict[str, Draw] = {
     ],
     "flood": lambda source: _flood(source, 1),
     "floodpairs": lambda source: _flood(source, 2),
+    "newid": lambda source: [source.chooser.pick(NEW_IDS)],
+    "id": lambda source: [source.chooser.pick(IDS)],
+    "ids": lambda source: source.several(lambda: source.chooser.pick(IDS), 1, 6),
+    "end": lambda source: [source.chooser.pick(ENDS)],
+    "group": lambda source: [source.chooser.pick(["g1", "g1", "g2", "g3"])],
+    "consumer": lambda source: [source.chooser.pick(["c1", "c2", "c3"])],
+    "xkeys": lambda source: _read_from(source, IDS),
+    "xkeysnew": lambda source: _read_from(source, [">"] * 5 + IDS),
     "zkeys": lambda source: _counted(source, "zset"),
     "tkeys": lambda source: _counted(source, "set"),
     "lkeys": lambda source: _counted(source, "list"),
@@ -327,7 +345,7 @@ TEMPLATES: dict[str, str] = {
         SORT zset BY nosort [DESC|LIMIT 1 2|DESC LIMIT 0 3] @shape
         SORT_RO list ALPHA
         RANDOMKEY @quiet
-        SCAN 0 COUNT 100000 [MATCH pattern|TYPE hash|TYPE zset|TYPE string] @leaves
+        SCAN 0 COUNT 100000 [MATCH pattern|TYPE hash|TYPE zset|TYPE string|TYPE stream] @leaves
         SELECT 0
     """,
     "expiry": """
@@ -522,6 +540,49 @@ TEMPLATES: dict[str, str] = {
         GEORADIUS_RO geo place far unit
         ZREM geo members
     """,
+    "streams": """
+        XADD stream newid fields
+        XADD stream newid f value
+        XADD stream newid f value g value
+        XADD stream newid f value
+        XADD stream NOMKSTREAM newid fields
+        XADD stream [MAXLEN 5|MAXLEN = 20|MAXLEN ~ 10|MINID 2|MINID ~ 9|MAXLEN ~ 1 LIMIT 5] newid f value
+        XLEN stream
+        XRANGE stream end end [COUNT 3|COUNT index]
+        XRANGE stream - +
+        XREVRANGE stream end end [COUNT 3|COUNT index]
+        XREVRANGE stream + -
+        XDEL stream ids
+        XTRIM stream MAXLEN offset
+        XTRIM stream MINID id
+        XTRIM stream MAXLEN ~ offset [LIMIT 3|LIMIT 0|LIMIT 1000]
+        XTRIM stream MINID ~ id
+        XSETID stream id [ENTRIESADDED offset|MAXDELETEDID id|ENTRIESADDED offset MAXDELETEDID id]
+        XREAD [COUNT 2] STREAMS xkeys
+        XGROUP CREATE stream group id [MKSTREAM|ENTRIESREAD small|ENTRIESREAD offset]
+        XGROUP CREATE stream group $ [MKSTREAM]
+        XGROUP CREATE stream group 0
+        XGROUP SETID stream group id [ENTRIESREAD offset]
+        XGROUP DESTROY stream g3
+        XGROUP CREATECONSUMER stream group consumer
+        XGROUP DELCONSUMER stream group consumer
+        XREADGROUP GROUP group consumer [COUNT 1|COUNT 3|NOACK|COUNT 1 NOACK] STREAMS xkeysnew
+        XREADGROUP GROUP group consumer STREAMS stream >
+        XREADGROUP GROUP group consumer COUNT 2 STREAMS stream >
+        XACK stream group ids
+        XPENDING stream group
+        XPENDING stream group end end 10 [consumer] @near=3000
+        XPENDING stream group IDLE 1000000 - + 10 [consumer]
+        XCLAIM stream group consumer 0 ids [JUSTID|FORCE|RETRYCOUNT 3|IDLE 5000|FORCE JUSTID|LASTID id]
+        XCLAIM stream group consumer 1000000 ids
+        XAUTOCLAIM stream group consumer 0 end [COUNT 1|COUNT 2|JUSTID]
+        XAUTOCLAIM stream group consumer 1000000 -
+        XINFO STREAM stream
+        XINFO STREAM stream FULL [COUNT 2|COUNT 0] @near=3000
+        XINFO GROUPS stream
+        XINFO CONSUMERS stream group @near=3000
+        DEL stream
+    """,
     "transactions": """
         MULTI
         EXEC
@@ -546,7 +607,7 @@ BLOCKING = {"BLPOP", "BRPOP", "BLMOVE", "BRPOPLPUSH", "BLMPOP", "BZPOPMIN", "BZP
 
 
 # Spoilt, these wait for ever (a time-out), draw lots, or meet what differs on purpose (an option more).
-UNSPOILT = BLOCKING | {"SCAN", "HSCAN", "SSCAN", "ZSCAN", "ZRANK", "ZREVRANK", "SPOP"}
+UNSPOILT = BLOCKING | {"SCAN", "HSCAN", "SSCAN", "ZSCAN", "ZRANK", "ZREVRANK", "SPOP", "XADD"}
 
 
 def _makers(text: str) -> list[Maker]:
@@ -559,7 +620,7 @@ def _makers(text: str) -> list[Maker]:
 
 
 FAMILIES: dict[str, list[Maker]] = {name: _makers(text) for name, text in TEMPLATES.items()}
-DATA = ["strings", "hashes", "lists", "sets", "zsets", "bits", "hyperloglogs", "geo"]
+DATA = ["strings", "hashes", "lists", "sets", "zsets", "bits", "hyperloglogs", "geo", "streams"]
 EVERYTHING: list[Maker] = [
     *(maker for name in DATA for maker in FAMILIES[name] * 4),
     *FAMILIES["generic"] * 3,

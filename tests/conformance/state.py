@@ -13,6 +13,7 @@ READERS: dict[bytes, tuple[str, ...]] = {
     b"hash": ("HGETALL", "{}"),
     b"set": ("SMEMBERS", "{}"),
     b"zset": ("ZRANGE", "{}", "0", "-1", "WITHSCORES"),
+    b"stream": ("XINFO", "STREAM", "{}", "FULL", "COUNT", "0"),
 }
 EXPIRY_TOLERANCE_MS = 3000
 
@@ -52,7 +53,14 @@ def _canonical(kind: bytes, content: Any) -> Any:
         return sorted(content)
     if kind == b"hash":
         return sorted(zip(content[::2], content[1::2], strict=True))
-    return content
+    return _timeless(content) if kind == b"stream" else content
+
+
+def _timeless(content: Any) -> Any:
+    """A stream as XINFO tells it, without the times at which consumers were heard of."""
+    if isinstance(content, list):
+        return [_timeless(part) for part in content]
+    return 0 if isinstance(content, int) and content > 10**11 else content
 
 
 def differences(one: dict[bytes, KeyState], other: dict[bytes, KeyState]) -> list[str]:

@@ -166,7 +166,8 @@ fn any_bytes_in_any_pieces_are_parsed_alike() {
 
 // --- commands ---
 
-const KEYS: &[&[u8]] = &[b"a", b"b", b"c", b"list", b"hash", b"set", b"zset", b"", b"k\0\xff", b"{t}1", b"{t}2"];
+const KEYS: &[&[u8]] =
+    &[b"a", b"b", b"c", b"list", b"hash", b"set", b"zset", b"stream", b"", b"k\0\xff", b"{t}1", b"{t}2"];
 const NUMBERS: &[&[u8]] = &[
     b"0",
     b"1",
@@ -260,6 +261,31 @@ const WORDS: &[&[u8]] = &[
     b"SETNAME",
 ];
 
+/// Requests that random words would hardly ever form: `k` stands for a key or name, `n` for a number, `i` for the
+/// name of an entry of a stream, anything else for itself.
+const SHAPES: &[(&str, &str)] = &[
+    ("xadd", "k i k k"),
+    ("xadd", "k MAXLEN ~ n i k n"),
+    ("xadd", "k * k k k n"),
+    ("xread", "COUNT n STREAMS k k i i"),
+    ("xread", "BLOCK 1 STREAMS k $"),
+    ("xreadgroup", "GROUP k k STREAMS k >"),
+    ("xreadgroup", "GROUP k k COUNT n NOACK STREAMS k k > i"),
+    ("create", "k k i MKSTREAM"),
+    ("create", "k k $ ENTRIESREAD n"),
+    ("xack", "k k i i i"),
+    ("xdel", "k i i i"),
+    ("xclaim", "k k k 0 i i FORCE"),
+    ("xclaim", "k k k n i IDLE n RETRYCOUNT n"),
+    ("xautoclaim", "k k k 0 i COUNT n"),
+    ("xpending", "k k IDLE n i i n k"),
+    ("xsetid", "k i ENTRIESADDED n MAXDELETEDID i"),
+    ("xtrim", "k MINID ~ i LIMIT n"),
+    ("stream", "k FULL COUNT n"),
+];
+const IDS: &[&[u8]] =
+    &[b"1-1", b"1-*", b"2-0", b"5-*", b"*", b"-", b"+", b"(1-1", b"0", b"$", b">", b"18446744073709551615-1"];
+
 /// A row with its parent, and the words in capitals that its syntax names.
 struct Target {
     path: Vec<&'static str>,
@@ -297,6 +323,17 @@ fn argument(dice: &mut Dice, options: &[&'static [u8]]) -> Vec<u8> {
 
 fn request(dice: &mut Dice, target: &Target) -> Vec<Vec<u8>> {
     let mut words: Vec<Vec<u8>> = target.path.iter().map(|word| word.as_bytes().to_vec()).collect();
+    let shapes: Vec<&str> =
+        SHAPES.iter().filter(|(name, _)| *name == target.row.name).map(|(_, shape)| *shape).collect();
+    if !shapes.is_empty() && !dice.one_in(4) {
+        words.extend(dice.pick(&shapes).split(' ').map(|word| match word {
+            "k" => dice.pick(KEYS).to_vec(),
+            "n" => dice.pick(NUMBERS).to_vec(),
+            "i" => dice.pick(IDS).to_vec(),
+            word => word.as_bytes().to_vec(),
+        }));
+        return words;
+    }
     let least = (target.row.arity.unsigned_abs() as usize).saturating_sub(words.len());
     let more = if target.row.arity < 0 { *dice.pick(&[0, 0, 1, 1, 2, 3, 4, 5, 8, 30]) } else { 0 };
     let count = (least + more + usize::from(dice.one_in(40))).saturating_sub(usize::from(dice.one_in(40)));

@@ -6,6 +6,7 @@
 
 use super::client::{Blocked, Client, OnTimeout, Token};
 use super::fault::Fault;
+use super::table::flag;
 use super::{Ctx, Engine, dispatch};
 use crate::resp::number::parse_f64;
 use crate::resp::{Args, Reply};
@@ -29,6 +30,7 @@ pub fn block(ctx: &mut Ctx<'_>, keys: &[&[u8]], deadline: u64, on_timeout: OnTim
         }
     }
     ctx.engine.blocked_clients += 1;
+    ctx.engine.tell_gone_if_needed();
     if deadline > 0 && (ctx.engine.next_deadline == 0 || deadline < ctx.engine.next_deadline) {
         ctx.engine.next_deadline = deadline;
     }
@@ -66,6 +68,7 @@ pub fn stop_waiting(engine: &mut Engine, client: &mut Client) -> Option<Blocked>
             }
         }
     }
+    engine.tell_gone_if_needed();
     Some(blocked)
 }
 
@@ -78,8 +81,9 @@ pub fn serve_ready(engine: &mut Engine) {
                 continue;
             };
             for token in queue {
-                if engine.store.find(database, &key).is_none() {
-                    break; // Nothing is left for those behind.
+                // Where nothing is left, those behind wait on, but for those who cannot without the key.
+                if engine.store.find(database, &key).is_none() && !needs_key(engine, token) {
+                    continue;
                 }
                 engine.ready_key = Some(key.clone());
                 try_again(engine, token);
@@ -87,6 +91,11 @@ pub fn serve_ready(engine: &mut Engine) {
             engine.ready_key = None;
         }
     }
+}
+
+fn needs_key(engine: &Engine, token: Token) -> bool {
+    let blocked = engine.clients.get(token).and_then(|client| client.blocked.as_ref());
+    blocked.is_some_and(|blocked| blocked.command.is(flag::NEEDS_KEY))
 }
 
 fn try_again(engine: &mut Engine, token: Token) {

@@ -206,8 +206,11 @@ impl Engine {
 
     /// Have the store tell which keys expire or are evicted, when anybody cares.
     pub fn tell_gone_if_needed(&mut self) {
-        self.store.tell_gone =
-            self.events != 0 || !self.watchers.is_empty() || self.tracking.is_on() || self.tail.listening();
+        self.store.tell_gone = self.events != 0
+            || !self.watchers.is_empty()
+            || !self.waiting.is_empty()
+            || self.tracking.is_on()
+            || self.tail.listening();
     }
 
     /// Up to where collections are kept small.
@@ -330,6 +333,7 @@ impl Engine {
                 self.record_gone(gone.database, &gone.key);
             }
             self.break_watches(gone.database, &gone.key, None);
+            self.mark_ready(gone.database, &gone.key);
             let (class, event) =
                 if gone.evicted { (super::notify::EVICTED, "evicted") } else { (super::notify::EXPIRED, "expired") };
             super::pubsub::notify(self, None, gone.database, class, event, &gone.key);
@@ -362,6 +366,14 @@ impl Engine {
             if !self.ready.contains(&pair) {
                 self.ready.push(pair);
             }
+        }
+    }
+
+    /// As [`Engine::mark_ready`], all keys of a database, or of all databases, that somebody waits for.
+    pub fn mark_all_ready(&mut self, database: Option<u8>) {
+        let waiting = self.waiting.keys().filter(|(at, _)| database.is_none_or(|only| only == *at));
+        for (at, key) in waiting.cloned().collect::<Vec<_>>() {
+            self.mark_ready(at, &key);
         }
     }
 

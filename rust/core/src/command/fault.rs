@@ -44,6 +44,11 @@ faults! {
 }
 
 impl Fault {
+    /// An error with a text that is always the same.
+    pub const fn of(text: &'static str) -> Fault {
+        Fault(Cow::Borrowed(text.as_bytes()))
+    }
+
     /// An error with this text.
     pub fn new(text: impl Into<String>) -> Fault {
         Fault(Cow::Owned(text.into().into_bytes()))

@@ -525,6 +525,7 @@ fn flushdb(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     super::transactions::break_all(ctx, Some(ctx.client.database));
     let removed = ctx.engine.store.flush(ctx.client.database);
     record_whole(ctx, tail::Kind::Flush, ctx.client.database, &[]);
+    ctx.engine.mark_all_ready(Some(ctx.client.database));
     super::tracking::all_changed(ctx.engine, ctx.client);
     ctx.engine.changes += removed as u64;
     ctx.out.ok();
@@ -536,6 +537,7 @@ fn flushall(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     super::transactions::break_all(ctx, None);
     let removed = ctx.engine.store.flush_all();
     record_whole(ctx, tail::Kind::Flush, tail::EVERY_DATABASE, &[]);
+    ctx.engine.mark_all_ready(None);
     super::tracking::all_changed(ctx.engine, ctx.client);
     ctx.engine.changes += removed as u64;
     ctx.out.ok();
@@ -560,13 +562,9 @@ fn swapdb(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     // A watched key that came to be by the swap has changed as much as one that went.
     super::transactions::break_all(ctx, Some(one as u8));
     super::transactions::break_all(ctx, Some(other as u8));
-    // Keys that somebody waits for may have come with the swap.
-    let waiting: Vec<(u8, Box<[u8]>)> = ctx.engine.waiting.keys().cloned().collect();
-    for (database, name) in waiting {
-        if ctx.engine.store.find(database, &name).is_some() {
-            ctx.engine.mark_ready(database, &name);
-        }
-    }
+    // Keys that somebody waits for may have come with the swap, or gone.
+    ctx.engine.mark_all_ready(Some(one as u8));
+    ctx.engine.mark_all_ready(Some(other as u8));
     ctx.engine.changes += 1;
     ctx.out.ok();
     Ok(())

@@ -44,6 +44,7 @@ pub mod sets;
 pub mod settings;
 pub mod slowlog;
 pub mod sort;
+pub mod streams;
 pub mod strings;
 pub mod syntax;
 pub mod table;
@@ -196,6 +197,21 @@ impl Ctx<'_> {
         }
         if self.engine.tracking.is_on() {
             tracking::changed(self.engine, Some(self.client), key);
+        }
+    }
+
+    /// Something about a key changed that is not its content, such as what a group has read of a stream:
+    /// it counts as a change and is told to listeners, but wakes nobody and breaks no watch.
+    pub fn changed_within(&mut self, key: &[u8], class: u32, event: Option<&'static str>) {
+        self.engine.changes += 1;
+        if self.engine.tail.listening() {
+            self.engine.note_touched(self.client.database, key);
+        }
+        if let Some(event) = event
+            && self.engine.events & class != 0
+        {
+            let database = self.client.database;
+            pubsub::notify(self.engine, Some(self.client), database, class, event, key);
         }
     }
 

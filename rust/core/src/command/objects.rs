@@ -80,6 +80,7 @@ pub fn encoding_of(store: &Store, found: Found) -> &'static str {
         Some(Object::Hash(hash)) => hash.encoding(),
         Some(Object::Set(set)) => set.encoding(),
         Some(Object::SortedSet(zset)) => zset.encoding(),
+        Some(Object::Stream(_)) => "stream",
         Some(Object::Text(_)) | None => {
             let text = store.text(found);
             if store.entry(found).flags() & entry::RAW != 0 || text.len() > EMBEDDED {

@@ -73,6 +73,9 @@ pub mod flag {
     /// Not told by COMMAND: adds the ACL categories `list`, `set` and `sortedset`.
     pub const SORTABLE: u32 = 1 << 27;
 
+    /// Not told by COMMAND: who waits with it is told when the key goes away.
+    pub const NEEDS_KEY: u32 = 1 << 30;
+
     /// The names COMMAND INFO answers, in the order of Redis.
     pub const NAMES: [(&str, u32); 20] = [
         ("write", WRITE),
@@ -283,6 +286,7 @@ pub static FAMILIES: &[&[Command]] = &[
     super::keys::COMMANDS,
     super::objects::COMMANDS,
     super::zsets::COMMANDS,
+    super::streams::COMMANDS,
     super::transactions::COMMANDS,
     super::scripting::COMMANDS,
     super::pubsub::COMMANDS,
@@ -339,6 +343,16 @@ pub fn find(name: &[u8]) -> Option<(&'static Command, u32)> {
             return Some((row, place));
         }
         at = (at + 1) % lookup.slots.len();
+    }
+}
+
+/// The row of a name such as `get` or `config|get`, and its place.
+pub fn named(name: &[u8]) -> Option<(&'static Command, u32)> {
+    let mut parts = name.splitn(2, |&byte| byte == b'|');
+    let (row, place) = find(parts.next()?)?;
+    match parts.next() {
+        None => Some((row, place)),
+        Some(child) => row.subcommand(child).map(|child| (child, place_of_subcommand(place, row, child))),
     }
 }
 

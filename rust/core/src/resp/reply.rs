@@ -257,14 +257,30 @@ impl Reply {
     /// Write a part whose length is known only afterwards: `body` appends the elements and says how
     /// many there are; the head is written by `head`.
     pub fn deferred<T>(&mut self, head: fn(&mut Reply, usize), body: impl FnOnce(&mut Reply) -> (usize, T)) -> T {
-        let start = self.bytes.len();
+        let part = self.deferred_by(head);
         let (len, result) = body(self);
-        let end = self.bytes.len();
-        head(self, len);
-        let head_len = self.bytes.len() - end;
-        self.bytes[start..].rotate_right(head_len);
+        self.finish(part, len);
         result
     }
+
+    /// As [`Reply::deferred`] where the elements are not written in one go: they follow, then [`Reply::finish`].
+    pub fn deferred_by(&self, head: fn(&mut Reply, usize)) -> Deferred {
+        Deferred { start: self.bytes.len(), head }
+    }
+
+    /// Put the head in front of the elements of a part.
+    pub fn finish(&mut self, part: Deferred, len: usize) {
+        let end = self.bytes.len();
+        (part.head)(self, len);
+        let head_len = self.bytes.len() - end;
+        self.bytes[part.start..].rotate_right(head_len);
+    }
+}
+
+/// A part of a reply whose head is still to be written.
+pub struct Deferred {
+    start: usize,
+    head: fn(&mut Reply, usize),
 }
 
 #[cfg(test)]

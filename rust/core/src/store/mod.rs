@@ -13,6 +13,7 @@ pub mod list;
 mod names;
 pub mod object;
 pub mod random;
+pub mod stream;
 pub mod table;
 #[cfg(test)]
 mod tests;
@@ -24,4 +25,5 @@ pub mod zset;
 pub use entry::Kind;
 pub use keyspace::{Found, Keep, Store};
 pub use object::Object;
+pub use stream::Stream;
 pub use zset::Zset;

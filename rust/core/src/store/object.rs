@@ -6,6 +6,7 @@ use super::entry::Kind;
 use super::hash::Seed;
 use super::keyspace::Full;
 use super::list::{End, List};
+use super::stream::Stream;
 use super::zset::{self, Zset};
 
 /// A value of its own: a long string, or any collection. Each collection keeps its
@@ -21,6 +22,8 @@ pub enum Object {
     Set(SetValue),
     /// Members with scores.
     SortedSet(Zset),
+    /// Entries in order of time, and who reads them.
+    Stream(Box<Stream>),
 }
 
 impl Object {
@@ -32,6 +35,7 @@ impl Object {
             Object::Hash(_) => Kind::Hash,
             Object::Set(_) => Kind::Set,
             Object::SortedSet(_) => Kind::SortedSet,
+            Object::Stream(_) => Kind::Stream,
         }
     }
 
@@ -43,6 +47,7 @@ impl Object {
             Object::Hash(hash) => hash.heap_bytes(),
             Object::Set(set) => set.heap_bytes(),
             Object::SortedSet(zset) => zset.heap_bytes(),
+            Object::Stream(stream) => stream.heap_bytes(),
         }
     }
 
@@ -54,6 +59,7 @@ impl Object {
             Object::Hash(hash) => hash.weight(),
             Object::Set(set) => set.weight(),
             Object::SortedSet(zset) => zset.weight(),
+            Object::Stream(stream) => stream.weight(),
         }
     }
 
@@ -68,6 +74,7 @@ impl Object {
             Object::Hash(hash) => hash.free_some(arena, budget),
             Object::Set(set) => set.free_some(arena, budget),
             Object::SortedSet(zset) => zset.free_some(arena, budget),
+            Object::Stream(stream) => stream.free_some(budget),
         }
     }
 
@@ -78,7 +85,7 @@ impl Object {
             Object::Hash(fields) => fields.prefetch(hash),
             Object::Set(set) => set.prefetch(hash),
             Object::SortedSet(zset) => zset.prefetch(hash),
-            Object::Text(_) | Object::List(_) => {}
+            Object::Text(_) | Object::List(_) | Object::Stream(_) => {}
         }
     }
 
@@ -89,7 +96,7 @@ impl Object {
             Object::Hash(fields) => fields.prefetch_field(arena, hash),
             Object::Set(set) => set.prefetch_member(arena, hash),
             Object::SortedSet(zset) => zset.prefetch_member(arena, hash),
-            Object::Text(_) | Object::List(_) => {}
+            Object::Text(_) | Object::List(_) | Object::Stream(_) => {}
         }
     }
 
@@ -102,6 +109,7 @@ impl Object {
                 list.forward(0).for_each(|element| copy.push(End::Back, element));
                 Object::List(copy)
             }
+            Object::Stream(stream) => Object::Stream(stream.clone()),
             Object::Hash(hash) => Object::Hash(hash.duplicate(arena, seed)?),
             Object::Set(set) => Object::Set(set.duplicate(arena, seed)?),
             Object::SortedSet(zset) => {
@@ -133,6 +141,7 @@ impl Object {
 }
 
 /// Things named by small numbers that are used again.
+#[derive(Clone)]
 pub struct Shelf<T> {
     places: Vec<Option<T>>,
     free: Vec<u32>,

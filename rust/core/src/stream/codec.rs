@@ -12,7 +12,7 @@
 //! Who adds a kind of value adds an arm to [`write_value`], one to [`read_value`] and one to [`rdb::skip_value`]. The
 //! packed forms that real RDB files have besides are read too, see [`super::rdb`].
 
-use super::rdb;
+use super::{of_stream, rdb};
 use crate::store::arena::{Arena, Handle};
 use crate::store::collections::{HashValue, SetValue, hash, set};
 use crate::store::hash::Seed;
@@ -31,6 +31,11 @@ pub mod kind {
     pub const SET: u8 = 2;
     pub const HASH: u8 = 4;
     pub const SORTED_SET: u8 = 5;
+    /// A stream as Redis 5.0 wrote it; read only.
+    pub const STREAM_OF_5: u8 = 15;
+    pub const STREAM: u8 = 19;
+    /// A stream as Redis 7.2 writes it; read only.
+    pub const STREAM_OF_7_2: u8 = 21;
 }
 
 /// The bytes mean nothing, or what they say cannot be.
@@ -140,6 +145,10 @@ pub fn write_value(store: &Store, handle: Handle, out: &mut Vec<u8>) {
                 put_string(out, field);
                 put_string(out, value);
             }
+        }
+        Object::Stream(stream) => {
+            out.push(kind::STREAM);
+            of_stream::write(stream, out);
         }
         Object::SortedSet(zset) => {
             out.push(kind::SORTED_SET);
@@ -289,6 +298,9 @@ pub fn read_value<'a>(
             let count = reader.length()?;
             read_collection(kind, count, reader, arena, seed, limits)?
         }
+        kind::STREAM_OF_5 | kind::STREAM | kind::STREAM_OF_7_2 => {
+            Object::Stream(Box::new(of_stream::read(reader, kind)?))
+        }
         _ => {
             let plain = rdb::compact::read(kind, reader)?;
             read_collection(plain.kind, plain.count, &mut Reader::new(&plain.body), arena, seed, limits)?
@@ -351,7 +363,7 @@ fn fill(
                 let outcome = zset.update(arena, seed, limits.sorted_set, &first, |_| Some(score))?;
                 outcome == zset::Outcome::Added
             }
-            Object::Text(_) => false,
+            Object::Text(_) | Object::Stream(_) => false,
         };
         if !fresh {
             return Err(TWICE.into());

@@ -15,6 +15,8 @@
 
 pub mod apply;
 pub mod codec;
+mod listpack;
+mod of_stream;
 pub mod rdb;
 pub mod record;
 pub mod tail;

@@ -90,6 +90,17 @@ pub const BY_WORDS: &[&str] = &[
     "pfmerge",
     "pfcount",
     "geoadd",
+    // Streams
+    "xdel",
+    "xsetid",
+    "xack",
+    "xclaim",
+    "xautoclaim",
+    "xgroup|create",
+    "xgroup|setid",
+    "xgroup|destroy",
+    "xgroup|createconsumer",
+    "xgroup|delconsumer",
 ];
 
 /// Whether a command is recorded by its words; by its place in the table.
@@ -98,7 +109,7 @@ fn by_words(place: u32) -> bool {
     static PLACES: OnceLock<Vec<bool>> = OnceLock::new();
     let places = PLACES.get_or_init(|| {
         let mut places = vec![false; table::count()];
-        for (row, place) in BY_WORDS.iter().filter_map(|name| table::find(name.as_bytes())) {
+        for (row, place) in BY_WORDS.iter().filter_map(|name| table::named(name.as_bytes())) {
             places[place as usize] = row.is(flag::WRITE | flag::MAY_REPLICATE);
         }
         places
@@ -111,12 +122,16 @@ impl Ctx<'_> {
     /// first argument. Called several times, all of them are recorded, in order. They must amount to all that the
     /// command changes. Costs nothing while nobody listens.
     pub fn record_as(&mut self, words: &[&[u8]]) {
+        self.record_for(words.get(1).copied().unwrap_or_default(), words);
+    }
+
+    /// As [`Ctx::record_as`], for a command whose one key is elsewhere among its words.
+    pub fn record_for(&mut self, key: &[u8], words: &[&[u8]]) {
         if self.engine.tail.listening() {
             let notes = &mut self.engine.tail.notes;
             let start = notes.bytes.len() as u32;
             put_words(&mut notes.bytes, words.iter().copied());
-            let slot = words.get(1).map_or(0, |key| slot_of(key));
-            notes.instead.push((slot, start, notes.bytes.len() as u32));
+            notes.instead.push((slot_of(key), start, notes.bytes.len() as u32));
         }
     }
 }
