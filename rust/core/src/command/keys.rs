@@ -486,6 +486,9 @@ fn rename_told(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
 
 fn move_key(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     let target = parse_i64(args.at(2)).ok_or(Fault::NOT_INTEGER)?;
+    if i32::try_from(target).is_err() {
+        return Err(Fault::NOT_SMALL_INTEGER);
+    }
     if !(0..DATABASES as i64).contains(&target) {
         return Err(Fault::DB_RANGE);
     }

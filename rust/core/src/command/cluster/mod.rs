@@ -77,7 +77,11 @@ pub const COMMANDS: &[Command] = &[
                 ..row("replicas", replicas, 3, flag::ADMIN | flag::STALE, "Lists the nodes that hold copies of a node.")
             },
             Command { syntax: "node-id", ..fixed("replicate", 3) },
-            Command { syntax: "[HARD | SOFT]", ..fixed("reset", -2) },
+            Command {
+                syntax: "[HARD | SOFT]",
+                flags: flag::ADMIN | flag::STALE | flag::NOSCRIPT,
+                ..fixed("reset", -2)
+            },
             fixed("saveconfig", 2),
             Command { syntax: "config-epoch", ..fixed("set-config-epoch", 3) },
             Command {
