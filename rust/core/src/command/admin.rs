@@ -1,9 +1,8 @@
 //! Commands an operator gives the node: the slow log, stopping, replication's fixed answers, time.
 
-use super::blocking::deadline_in;
 use super::fault::{Done, Fault};
 use super::table::{Command, Handler, flag};
-use super::{Ctx, OnTimeout, server};
+use super::{Ctx, server};
 use crate::resp::Args;
 
 const SLOWLOG: u32 = flag::ADMIN | flag::LOADING | flag::STALE;
@@ -67,7 +66,12 @@ pub const COMMANDS: &[Command] = &[
     Command {
         since: "2.8.12",
         summary: "Tells what part the node has in replication.",
-        ..Command::new("role", role, 1, flag::NOSCRIPT | flag::LOADING | flag::STALE | flag::FAST | flag::OPERATOR)
+        ..Command::new(
+            "role",
+            super::replicate::role,
+            1,
+            flag::NOSCRIPT | flag::LOADING | flag::STALE | flag::FAST | flag::OPERATOR,
+        )
     },
     Command {
         since: "5.0.0",
@@ -91,7 +95,7 @@ pub const COMMANDS: &[Command] = &[
         since: "3.0.0",
         summary: "Waits until writes have reached so many replicas.",
         syntax: "numreplicas timeout",
-        ..Command::new("wait", wait, 3, flag::NOSCRIPT | flag::CONNECTION)
+        ..Command::new("wait", super::replicate::wait, 3, flag::NOSCRIPT | flag::CONNECTION)
     },
     Command {
         summary: "Tells when data were last saved; before that, when the node started.",
@@ -196,14 +200,6 @@ fn time(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
     Ok(())
 }
 
-fn role(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
-    ctx.out.array(3);
-    ctx.out.bulk(b"master");
-    ctx.out.integer(0);
-    ctx.out.array(0);
-    Ok(())
-}
-
 fn replica_of(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     if args.is(1, "NO") && args.is(2, "ONE") {
         ctx.out.ok();
@@ -219,17 +215,6 @@ fn failover(_: &mut Ctx<'_>, args: &Args<'_>) -> Done {
         return Err(Fault::new("ERR No failover in progress."));
     }
     Err(Fault::new("ERR FAILOVER requires connected replicas."))
-}
-
-fn wait(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
-    let replicas = args.integer(1)?;
-    let span = args.integer(2).map_err(|_| Fault::new("ERR timeout is not an integer or out of range"))?;
-    let deadline = deadline_in(ctx, span as f64)?;
-    // There are no replicas: only asking for none is answered at once.
-    if replicas <= 0 || !ctx.block(&[], deadline, OnTimeout::Zero, args) {
-        ctx.out.integer(0);
-    }
-    Ok(())
 }
 
 fn last_save(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {

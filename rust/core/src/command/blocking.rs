@@ -8,6 +8,7 @@ use super::client::{Blocked, Client, OnTimeout, Token};
 use super::fault::Fault;
 use super::table::flag;
 use super::{Ctx, Engine, dispatch};
+use crate::replication::strict;
 use crate::resp::number::parse_f64;
 use crate::resp::{Args, Reply};
 use std::collections::HashSet;
@@ -105,6 +106,8 @@ fn try_again(engine: &mut Engine, token: Token) {
     if let Some(blocked) = client.blocked.take() {
         let mut out = Reply::new(client.resp3);
         let database = std::mem::replace(&mut client.database, blocked.database);
+        let touched =
+            if engine.replication.is_some() { strict::touched(engine, &client, &blocked.args.as_args()) } else { None };
         if let Some((row, place)) = dispatch::resolve_quietly(&blocked.args.as_args()) {
             // `block` recognises the second attempt and leaves the queues alone; an empty reply means: still waiting.
             dispatch::run(engine, &mut client, row, place, &blocked.args.as_args(), &mut out, true);
@@ -113,6 +116,9 @@ fn try_again(engine: &mut Engine, token: Token) {
         client.blocked = Some(blocked);
         if !out.is_empty() {
             stop_waiting(engine, &mut client);
+            if engine.replication.is_some() {
+                strict::hold(engine, &mut client, touched, &mut out, 0, crate::clock::steady_ns() / 1000);
+            }
             deliver(engine, &mut client, out.bytes());
         }
     }
@@ -175,7 +181,7 @@ pub fn unblock(engine: &mut Engine, token: Token, error: Option<&Fault>) -> bool
             (Some(fault), _) => dispatch::fail(engine, &mut out, fault),
             (None, OnTimeout::Null) => out.null(),
             (None, OnTimeout::NullArray) => out.null_array(),
-            (None, OnTimeout::Zero) => out.integer(0),
+            (None, OnTimeout::Replicas) => out.count(super::replicate::reached(engine, client.wrote)),
         }
         deliver(engine, &mut client, out.bytes());
     }

@@ -72,6 +72,14 @@ pub struct Client {
     pub tracking: Option<Box<super::tracking::Tracking>>,
     /// READONLY: it is content with copies of slots that this node has from others.
     pub reads_copies: bool,
+    /// It is no client but a stream to or from another node.
+    pub stream: Option<crate::replication::Role>,
+    /// FASTCACHE CONSISTENCY: whether its requests are strict; `None` for what the cluster says.
+    pub consistency: Option<bool>,
+    /// Replies that wait for replicas, in order.
+    pub held: std::collections::VecDeque<crate::replication::strict::Held>,
+    /// The last record of what it has written, for WAIT.
+    pub wrote: u64,
     /// It splits requests by node: keys of several slots at once are all right.
     pub routed: bool,
 }
@@ -122,7 +130,7 @@ pub enum OnTimeout {
     /// No array.
     NullArray,
     /// The number of replicas reached (WAIT).
-    Zero,
+    Replicas,
 }
 
 impl Client {
@@ -162,6 +170,10 @@ impl Client {
             tracking: None,
             reads_copies: false,
             routed: false,
+            stream: None,
+            wrote: 0,
+            consistency: None,
+            held: std::collections::VecDeque::new(),
         }
     }
 

@@ -221,6 +221,7 @@ fn reset(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
     ctx.client.no_touch = false;
     ctx.client.reads_copies = false;
     ctx.client.routed = false;
+    ctx.client.consistency = None;
     ctx.client.authenticated = ctx.engine.settings.text(Name::requirepass).is_empty();
     ctx.out.raw(b"+RESET\r\n");
     Ok(())

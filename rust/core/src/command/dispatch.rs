@@ -99,6 +99,7 @@ pub fn run(
     if engine.changes != changes && engine.tail.listening() {
         // Behind what has expired: that was gone before the command could find it.
         crate::stream::record::after(engine, database, row, place, args, failed);
+        client.wrote = engine.tail.seq();
     }
 }
 
@@ -145,6 +146,11 @@ fn admit(engine: &mut Engine, client: &mut Client, row: &'static Command, args: 
     }
     if let Some(membership) = &engine.membership {
         super::cluster::redirect::admit(engine, membership, client, row, args)?;
+        if let Some(replication) = &engine.replication
+            && (row.may_write() || row.name == "exec")
+        {
+            crate::replication::strict::admit(engine, replication, client, row, args)?;
+        }
     }
     if needs_room(client, row) && !engine.make_room() {
         return Err(Fault::OUT_OF_MEMORY);

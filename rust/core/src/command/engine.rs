@@ -83,6 +83,12 @@ pub struct Engine {
     pub memory_at_start: usize,
     /// The cluster this node belongs to; `None` while it was given no topology.
     pub membership: Option<Box<super::cluster::Membership>>,
+    /// Streams to and from other nodes; `None` while there are none.
+    pub replication: Option<Box<crate::replication::Replication>>,
+    /// Clients with replies that are held until replicas have what they tell of.
+    pub holding: Vec<Token>,
+    /// The pause is that of a node that was promoted: only requests with keys wait.
+    pub promoting: bool,
     /// Has something done here by the loop, from another thread.
     pub errands: Option<Errands>,
     /// What is written, for those who listen.
@@ -180,6 +186,9 @@ impl Engine {
             latencies: super::latency::Latencies::default(),
             memory_at_start: 0,
             membership: None,
+            replication: None,
+            holding: Vec::new(),
+            promoting: false,
             errands: None,
             tail: crate::stream::tail::Tail::default(),
         };
@@ -238,6 +247,9 @@ impl Engine {
 
     /// Undo all that a client left in the node: watches, subscriptions, waiting.
     pub fn leave(&mut self, client: &mut Client) {
+        if let Some(role) = client.stream {
+            crate::replication::gone(self, client.token, role, crate::clock::steady_ns() / 1_000_000);
+        }
         super::transactions::unwatch(self, client);
         super::blocking::stop_waiting(self, client);
         super::pubsub::unsubscribe_all(self, client);
@@ -253,6 +265,9 @@ impl Engine {
         let Some((row, _)) = super::dispatch::resolve_quietly(args) else {
             return false;
         };
+        if self.promoting && row.keys.is_empty() && row.name != "exec" {
+            return false;
+        }
         let queueing = client.multi.is_some() && row.name != "exec";
         let writes = row.is(super::table::flag::WRITE | super::table::flag::MAY_REPLICATE)
             || (row.name == "exec"
@@ -264,9 +279,19 @@ impl Engine {
         !args.is(0, "CLIENT") && !queueing && (!only_writes || writes)
     }
 
+    /// Have requests for keys wait for so many ms: the main before us may still answer reads.
+    pub fn wait_before_serving(&mut self, milliseconds: u64) {
+        let until = self.store.now() + milliseconds;
+        if self.paused.is_none_or(|(end, _)| end < until) {
+            self.promoting = self.paused.is_none() || self.promoting;
+            self.paused = Some((until, false));
+        }
+    }
+
     /// End a pause: who was held back is served again.
     pub fn unpause(&mut self) {
         self.paused = None;
+        self.promoting = false;
         let waiting: Vec<Token> =
             self.clients.iter().filter(|client| client.query_bytes > 0).map(|client| client.token).collect();
         self.resumed.extend(waiting);

@@ -39,6 +39,7 @@ faults! {
     BAD_TIMEOUT "ERR timeout is not a float or out of range";
     NEGATIVE_TIMEOUT "ERR timeout is negative";
     CROSS_SLOT "CROSSSLOT Keys in request don't hash to the same slot";
+    NO_REPLICAS "NOREPLICAS Not enough good replicas to write.";
     CLUSTER_OFF "ERR This instance has cluster support disabled";
     FAR_TIMEOUT "ERR timeout is out of range";
 }

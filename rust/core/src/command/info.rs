@@ -6,6 +6,7 @@ use super::settings::Name;
 use super::table::{Command, flag};
 use super::{Ctx, Engine, process, server};
 use crate::clock::ticks_to_us;
+use crate::replication::told;
 use crate::resp::Args;
 use crate::store::keyspace::DATABASES;
 use std::fmt::{Display, Write};
@@ -263,16 +264,39 @@ fn statistics(lines: &mut Lines, engine: &mut Engine) {
 }
 
 fn replication(lines: &mut Lines, engine: &mut Engine) {
-    lines.put("role", "master");
-    lines.put("connected_slaves", 0);
+    let now = super::replicate::steady_ms();
+    let replicas = told::replicas(engine, now);
+    let mut offset = engine.tail.seq();
+    if let (Some(sink), Some(membership)) = (told::follows(engine), &engine.membership) {
+        let main = crate::replication::main_of(membership, sink);
+        offset = sink.seq;
+        lines.put("role", "slave");
+        lines.put("master_host", main.map_or("", |main| &main.host));
+        lines.put("master_port", main.map_or(0, |main| main.port));
+        lines.put("master_link_status", if sink.state() == "connecting" { "down" } else { "up" });
+        lines.put("master_last_io_seconds_ago", now.saturating_sub(sink.heard) / 1000);
+        lines.put("master_sync_in_progress", u8::from(sink.state() == "copying"));
+        lines.put("slave_read_repl_offset", offset);
+        lines.put("slave_repl_offset", offset);
+        lines.put("slave_priority", engine.settings.number(Name::replica_priority));
+        lines.put("slave_read_only", 1);
+    } else {
+        lines.put("role", "master");
+    }
+    lines.put("connected_slaves", replicas.len());
+    for (at, (host, port, state, acked, lag)) in replicas.iter().enumerate() {
+        let lag = lag / 1000;
+        lines.put(&format!("slave{at}"), format!("ip={host},port={port},state={state},offset={acked},lag={lag}"));
+    }
     lines.put("master_failover_state", "no-failover");
     lines.put("master_replid", &engine.run_id);
     lines.put("master_replid2", "0".repeat(40));
-    lines.put("master_repl_offset", 0);
+    lines.put("master_repl_offset", offset);
     lines.put("second_repl_offset", -1);
-    lines.put("repl_backlog_active", 0);
+    lines.put("repl_backlog_active", u8::from(engine.tail.listening()));
     lines.put("repl_backlog_size", engine.settings.number(Name::repl_backlog_size));
-    lines.zeros(&["repl_backlog_first_byte_offset", "repl_backlog_histlen"]);
+    lines.put("repl_backlog_first_byte_offset", engine.tail.oldest() * u64::from(engine.tail.listening()));
+    lines.put("repl_backlog_histlen", engine.tail.held());
 }
 
 fn cpu(lines: &mut Lines, _: &mut Engine) {
@@ -338,6 +362,11 @@ fn own(lines: &mut Lines, engine: &mut Engine) {
     lines.put("topology_epoch", engine.membership.as_ref().map_or(0, |membership| membership.document.epoch));
     for (name, value) in figures(engine) {
         lines.put(name, value);
+    }
+    if let Some(replication) = &engine.replication {
+        for (name, value) in told::figures(replication, engine.tail.seq(), super::replicate::steady_ms()) {
+            lines.put(name, value as u64);
+        }
     }
 }
 

@@ -449,7 +449,7 @@ fn randomkey(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
 }
 
 fn dbsize(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
-    ctx.out.count(ctx.engine.store.database(ctx.client.database).len());
+    ctx.out.count(ctx.engine.store.own_len(ctx.client.database));
     Ok(())
 }
 
@@ -526,7 +526,7 @@ fn record_whole(ctx: &mut Ctx<'_>, kind: tail::Kind, database: u8, payload: &[u8
 fn flushdb(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     check_flush_mode(args)?;
     super::transactions::break_all(ctx, Some(ctx.client.database));
-    let removed = ctx.engine.store.flush(ctx.client.database);
+    let removed = ctx.engine.store.flush_own(Some(ctx.client.database));
     record_whole(ctx, tail::Kind::Flush, ctx.client.database, &[]);
     ctx.engine.mark_all_ready(Some(ctx.client.database));
     super::tracking::all_changed(ctx.engine, ctx.client);
@@ -538,7 +538,7 @@ fn flushdb(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
 fn flushall(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     check_flush_mode(args)?;
     super::transactions::break_all(ctx, None);
-    let removed = ctx.engine.store.flush_all();
+    let removed = ctx.engine.store.flush_own(None);
     record_whole(ctx, tail::Kind::Flush, tail::EVERY_DATABASE, &[]);
     ctx.engine.mark_all_ready(None);
     super::tracking::all_changed(ctx.engine, ctx.client);
@@ -560,7 +560,7 @@ fn swapdb(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     }
     super::transactions::break_all(ctx, Some(one as u8));
     super::transactions::break_all(ctx, Some(other as u8));
-    ctx.engine.store.swap(one as u8, other as u8);
+    ctx.engine.store.swap_own(one as u8, other as u8);
     record_whole(ctx, tail::Kind::Swap, one as u8, &[other as u8]);
     // A watched key that came to be by the swap has changed as much as one that went.
     super::transactions::break_all(ctx, Some(one as u8));

@@ -38,6 +38,7 @@ pub mod objects;
 pub mod own;
 pub mod process;
 pub mod pubsub;
+pub mod replicate;
 pub mod scripting;
 pub mod server;
 pub mod sets;

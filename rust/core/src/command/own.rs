@@ -39,6 +39,20 @@ pub const COMMANDS: &[Command] = &[Command {
             ..sub("topology", super::cluster::topology::topology, -2, flag::ADMIN | flag::LOADING | flag::STALE)
         },
         Command {
+            summary: "Makes the connection a stream of what a replica is to get; nodes say it to one another.",
+            syntax: "cluster epoch node-id ranges run seq",
+            ..sub("stream", super::replicate::stream, 8, flag::ADMIN | flag::NOSCRIPT | flag::NO_MULTI)
+        },
+        Command {
+            summary: "Tells or chooses whether replies to this connection wait for replicas.",
+            syntax: "[STRICT | EVENTUAL | DEFAULT]",
+            ..sub("consistency", super::replicate::consistency, -2, flag::LOADING | flag::STALE | flag::FAST)
+        },
+        Command {
+            summary: "Tells of each stream to or from another node how far it is.",
+            ..sub("streams", super::replicate::streams, 2, flag::ADMIN | flag::LOADING | flag::STALE)
+        },
+        Command {
             summary: "Says that this connection splits requests by node, not by slot.",
             ..sub("routed", super::cluster::topology::routed, 2, flag::LOADING | flag::STALE | flag::FAST)
         },

@@ -153,7 +153,9 @@ settings! {
     auto_aof_rewrite_min_size "auto-aof-rewrite-min-size" Kind::Memory(0, ANY), "64mb", run, "Accepted for compatibility.";
     sanitize_dump_payload "sanitize-dump-payload" Kind::Choice(&["no", "yes", "clients"]), "no", run, "Accepted for compatibility.";
     acllog_max_len "acllog-max-len" Kind::Integer(0, ANY), "128", run, "Accepted for compatibility: who was refused is not recorded.";
-    repl_backlog_size "repl-backlog-size" Kind::Memory(1, ANY), "1mb", run, "Accepted for compatibility.";
+    repl_backlog_size "repl-backlog-size" Kind::Memory(1, ANY), "16mb", run, "Bytes of recent writes that are kept for replicas: one that lags further gets all slots anew.";
+    strict_prefixes "strict-prefixes" Kind::Text, "", run, "Beginnings of keys, with blanks between them, whose requests are strict: replies wait for the replicas.";
+    max_unreplicated_ms "max-unreplicated-ms" Kind::Integer(0, i32::MAX as i64), "1000", run, "Age in ms of the oldest write that a replica in sync lacks at which further writes are refused; 0 for never.";
     replica_read_only "replica-read-only" Kind::Boolean, "yes", run, "Accepted for compatibility.";
     replicaof "replicaof" Kind::Text, "", start, "Accepted for compatibility.";
     masterauth "masterauth" Kind::Secret, "", run, "Accepted for compatibility.";

@@ -212,6 +212,11 @@ impl Command {
         self.flags & flags != 0
     }
 
+    /// Whether the command may change keys: scripts may, unless they say that they only read.
+    pub fn may_write(&self) -> bool {
+        self.is(flag::WRITE | flag::MAY_REPLICATE) || (self.is(flag::SCRIPTING) && !self.name.ends_with("_ro"))
+    }
+
     /// The row of a sub-command.
     pub fn subcommand(&self, name: &[u8]) -> Option<&'static Command> {
         self.subcommands.iter().find(|row| row.name.as_bytes().eq_ignore_ascii_case(name))

@@ -12,6 +12,7 @@ use crate::command::client::{Client, Token};
 use crate::command::settings::Name;
 use crate::command::{Engine, blocking, dispatch};
 use crate::net::{self, Interest, Listener, Moved, Peer, Poll, Waker};
+use crate::replication::strict;
 use crate::resp::request::{QUOTED, inline_words};
 use crate::resp::{Args, Reply, RequestParser};
 use crate::store::Kind;
@@ -65,7 +66,7 @@ pub(super) struct EventLoop {
     shared_input: Vec<u8>,
     gathered: Vec<(Token, usize)>, // Clients whose bytes lie in the pieces of `shared_input`, and how many.
     first_at: Whereabouts,         // Of the first key of the client being served, when it was worked out.
-    reply: Reply,
+    pub(super) reply: Reply,
     batch: Vec<Pending>,
     more: Vec<Token>, // Clients whose sockets may hold more than one reading took.
     pub(super) timers: upkeep::Timers,
@@ -106,7 +107,8 @@ impl EventLoop {
         while !self.engine.stopping || last_turns > 0 {
             heartbeat.fetch_add(1, Ordering::Relaxed);
             let at_once = self.engine.stopping || !self.more.is_empty();
-            let longest = if at_once { Duration::ZERO } else { self.timers.next_wait(&self.engine) };
+            let longest =
+                if at_once { Duration::ZERO } else { self.longest_sleep(self.timers.next_wait(&self.engine)) };
             let Ok(count) = self.poll.wait(longest) else {
                 break; // The set of sockets itself is broken: nothing can be served any more.
             };
@@ -150,6 +152,10 @@ impl EventLoop {
                 self.upkeep();
             }
             self.settle();
+            if self.engine.replication.is_some() {
+                self.replicate();
+                self.settle();
+            }
         }
         self.drain();
     }
@@ -177,24 +183,27 @@ impl EventLoop {
         client.by_unix_socket = peer.unix;
         client.address = peer.address;
         client.local_address = peer.local_address;
+        self.adopt(client, peer.socket);
+    }
+
+    /// Take a connection among those that are served.
+    pub(super) fn adopt(&mut self, client: Box<Client>, socket: OwnedFd) -> Option<Token> {
+        // A connection that we begin tells by room to write that it stands.
+        let interest = if client.pending.is_empty() { Interest::Read } else { Interest::Both };
         let token = self.engine.clients.add(client);
-        let connection = Connection {
-            socket: peer.socket,
-            input: Vec::new(),
-            parser: RequestParser::default(),
-            interest: Interest::Read,
-            ended: false,
-        };
-        if self.poll.add_edge(&connection.socket, FIRST_CLIENT + u64::from(token), Interest::Read).is_err() {
+        let connection =
+            Connection { socket, input: Vec::new(), parser: RequestParser::default(), interest, ended: false };
+        if self.poll.add_edge(&connection.socket, FIRST_CLIENT + u64::from(token), interest).is_err() {
             self.engine.clients.take(token);
             self.engine.clients.forget(token);
-            return;
+            return None;
         }
         let place = token as usize;
         if self.connections.len() <= place {
             self.connections.resize_with(place + 1, || None);
         }
         self.connections[place] = Some(connection);
+        Some(token)
     }
 
     /// Read what a client sent, to be served with what others sent: a client that waits for each reply
@@ -334,8 +343,15 @@ impl EventLoop {
             self.engine.clients.put_back(client);
             return input.len();
         };
-        let mut parser = std::mem::take(&mut connection.parser);
         client.last_seen = self.engine.store.now();
+        if let Some(role) = client.stream {
+            let used = self.serve_stream(&mut client, role, input);
+            self.reply.clear();
+            self.flush(&mut client);
+            self.engine.clients.put_back(client);
+            return used;
+        }
+        let mut parser = std::mem::take(&mut connection.parser);
         self.reply.clear();
         self.reply.speak(client.resp3);
         if !client.pending.is_empty() {
@@ -415,7 +431,11 @@ impl EventLoop {
                 return (input.len(), false);
             }
             self.engine.store.expect(at);
-            dispatch::serve(&mut self.engine, client, &args, &mut self.reply);
+            if self.engine.replication.is_some() {
+                self.serve_among_copies(client, &args);
+            } else {
+                dispatch::serve(&mut self.engine, client, &args, &mut self.reply);
+            }
             self.engine.store.expect(Whereabouts::default());
             if !self.engine.ready.is_empty() {
                 blocking::serve_ready(&mut self.engine);
@@ -517,7 +537,7 @@ impl EventLoop {
         let Some(client) = self.engine.clients.get_mut(token) else {
             return;
         };
-        if client.dead || (client.closing && client.pending.is_empty()) {
+        if client.dead || (client.closing && client.pending.is_empty() && client.held.is_empty()) {
             return self.close(token);
         }
         let Some(connection) = self.connections[token as usize].as_mut() else {
@@ -551,6 +571,12 @@ impl EventLoop {
         {
             self.serve_kept(token);
         }
+        self.after_serving(token);
+    }
+
+    /// Send what was written for a client outside of its turn.
+    pub(super) fn send_pending(&mut self, token: Token) {
+        self.write_pending(token);
         self.after_serving(token);
     }
 
@@ -649,7 +675,7 @@ fn short_number(bytes: &[u8], at: usize, kind: u8) -> Option<(usize, usize)> {
 /// Whether a client's next request may be served.
 #[inline]
 fn going(client: &Client) -> bool {
-    client.blocked.is_none() && !client.closing && !client.dead
+    client.blocked.is_none() && !client.closing && !client.dead && client.held.len() < strict::MOST_HELD
 }
 
 /// A browser made to talk to us by a hostile page sends these words first: such a connection is closed at once.

@@ -1,10 +1,11 @@
 //! A node as a running thing: the engine behind sockets, on a thread of its own.
 //!
-//! `event_loop` serves, `upkeep` does what must be done now and then, `runner` is the thread
+//! `event_loop` serves, `links` are streams to other nodes, `upkeep` does what must be done now and then, `runner` is the thread
 //! and how others speak with it. `proxy` is the other thing that runs: clients on one side,
 //! nodes on the other.
 
 mod event_loop;
+mod links;
 mod listening;
 pub mod proxy;
 mod runner;

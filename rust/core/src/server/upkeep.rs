@@ -94,8 +94,11 @@ impl EventLoop {
         let mut closed = Vec::new();
         for client in self.engine.clients.iter_mut() {
             let listens = client.subscriptions() > 0;
-            let idle =
-                timeout > 0 && now.saturating_sub(client.last_seen) > timeout && client.blocked.is_none() && !listens;
+            let idle = timeout > 0
+                && now.saturating_sub(client.last_seen) > timeout
+                && client.blocked.is_none()
+                && !listens
+                && client.stream.is_none();
             let slow = !client.pending.is_empty() && over_output_limit(&self.engine.settings, client, now);
             if idle || slow {
                 closed.push((client.token, slow));
@@ -160,9 +163,12 @@ fn output_limit(settings: &Settings, class: &str) -> (u64, u64, u64) {
 
 /// Figures for metrics, under names of our own.
 pub(super) fn figures(engine: &mut Engine) -> Vec<(&'static str, f64)> {
+    let streams = engine.replication.as_ref().map(|replication| {
+        crate::replication::told::figures(replication, engine.tail.seq(), crate::command::replicate::steady_ms())
+    });
     let stats = &engine.stats;
     let counts = engine.store.counts;
-    vec![
+    let mut figures = vec![
         ("hits", stats.hits as f64),
         ("misses", stats.misses as f64),
         ("sets", counts.sets as f64),
@@ -180,5 +186,7 @@ pub(super) fn figures(engine: &mut Engine) -> Vec<(&'static str, f64)> {
         ("input_bytes_total", stats.input_bytes as f64),
         ("output_bytes_total", stats.output_bytes as f64),
         ("blocked_clients", engine.blocked_clients as f64),
-    ]
+    ];
+    figures.extend(streams.unwrap_or_default());
+    figures
 }

@@ -11,7 +11,7 @@ use super::hash::Seed;
 use super::object::{Object, Shelf};
 use super::random::Random;
 use super::table::Place;
-use crate::slot::slot_of;
+use crate::slot::{SlotSet, slot_of};
 
 /// How many databases there are.
 pub const DATABASES: usize = 16;
@@ -97,6 +97,11 @@ pub struct Store {
     pub counts: Counts,
     /// Whether keys that expire or are evicted are to be told in `gone`.
     pub tell_gone: bool,
+    /// Slots whose keys this node has from another one, which alone decides what expires and what goes: here they are
+    /// hidden when their time has come, and neither counted nor visited among its own.
+    pub passive: Option<Box<SlotSet>>,
+    /// What the other node has decided is being carried out: see [`Store::passive`].
+    pub applying: bool,
     /// See [`Gone`]; whoever set `tell_gone` empties it.
     pub gone: Vec<Gone>,
     pub(super) scratch: Vec<u8>,
@@ -120,6 +125,8 @@ impl Store {
             now: 0,
             counts: Counts::default(),
             tell_gone: false,
+            passive: None,
+            applying: false,
             gone: Vec::new(),
             scratch: Vec::new(),
             expected: Whereabouts::default(),
@@ -249,6 +256,12 @@ impl Store {
         }
     }
 
+    /// Whether a slot is held for another node; see [`Store::passive`].
+    #[inline]
+    pub fn is_passive(&self, slot: u16) -> bool {
+        self.passive.as_ref().is_some_and(|passive| passive.contains(slot))
+    }
+
     /// The slot of a key, which may have been worked out already.
     #[inline(always)]
     pub fn slot_of(&self, key: &[u8]) -> u16 {
@@ -266,7 +279,9 @@ impl Store {
         if let Some(expiry) = self.entry(found).expiry()
             && expiry <= self.now
         {
-            self.expire_now(found);
+            if self.applying || !self.is_passive(found.slot) {
+                self.expire_now(found);
+            }
             return None;
         }
         Some(found)
@@ -437,6 +452,8 @@ impl Store {
             linked: false,
         };
         header.linked = self.evictor.policy().queues() && self.evictor.policy().covers(expiry.is_some());
+        let (hash, slot) = self.locate(key);
+        header.linked &= !self.is_passive(slot);
         let flags = header.flags(key.len(), value.len());
         let len = entry::header_len(flags) + entry::stored_len(key.len()) + value.len();
         debug_assert!(len <= MAX_BLOCK);
@@ -448,7 +465,6 @@ impl Store {
         bytes[at..at + stored_key.len()].copy_from_slice(stored_key);
         bytes[at + stored_key.len()..at + stored_key.len() + value.len()].copy_from_slice(value);
 
-        let (hash, slot) = self.locate(key);
         let Store { databases, arena, seed, long_keys, .. } = self;
         let home = &mut databases[database as usize];
         let place = home.table_mut(slot).insert(hash, handle, |each| {

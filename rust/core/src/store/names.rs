@@ -1,10 +1,11 @@
 //! Keys as a whole: renamed, visited, drawn at random, removed with their database.
 
 use super::arena::{Arena, Handle};
+use super::database::Database;
 use super::entry::{self, Entry};
 use super::keyspace::{DATABASES, Found, Full, Store, index};
 use super::object::{Object, Shelf};
-use crate::slot::slot_of;
+use crate::slot::{SLOT_COUNT, SlotSet, slot_of};
 
 impl Store {
     /// Give what a key holds another name, with its times; what was under the new name goes.
@@ -88,7 +89,7 @@ impl Store {
         let mut within = cursor as u32;
         // Many slots are empty or nearly so: go on until something was seen, but not for ever.
         for _ in 0..64 {
-            let Some(slot) = database.occupied_from(from) else {
+            let Some(slot) = self.occupied_own(database, from) else {
                 return 0;
             };
             if slot != from {
@@ -121,17 +122,63 @@ impl Store {
                 break;
             }
         }
-        match database.occupied_from(from) {
+        match self.occupied_own(database, from) {
             None => 0,
             Some(_) => u64::from(from) << 32 | u64::from(within),
+        }
+    }
+
+    /// The first slot from `from` on that holds keys of our own.
+    fn occupied_own(&self, database: &Database, from: u16) -> Option<u16> {
+        let mut slot = database.occupied_from(from)?;
+        while self.is_passive(slot) {
+            slot = slot.checked_add(1).and_then(|next| database.occupied_from(next))?;
+        }
+        Some(slot)
+    }
+
+    /// How many keys of its own a database holds: those held for other nodes do not count.
+    pub fn own_len(&self, database: u8) -> usize {
+        let held = self.database(database);
+        let others = |passive: &SlotSet| -> usize {
+            passive.iter().filter_map(|slot| held.table(slot)).map(super::table::Table::len).sum()
+        };
+        held.len() - self.passive.as_deref().map_or(0, others)
+    }
+
+    /// Remove all keys of its own from a database, or from all; returns how many there were.
+    pub fn flush_own(&mut self, database: Option<u8>) -> usize {
+        let Some(passive) = self.passive.clone() else {
+            return match database {
+                Some(number) => self.flush(number),
+                None => self.flush_all(),
+            };
+        };
+        (0..SLOT_COUNT).filter(|&slot| !passive.contains(slot)).map(|slot| self.flush_slot(database, slot)).sum()
+    }
+
+    /// Exchange what two databases hold of its own.
+    pub fn swap_own(&mut self, one: u8, other: u8) {
+        match self.passive.clone() {
+            None => self.swap(one, other),
+            Some(passive) => (0..SLOT_COUNT)
+                .filter(|&slot| !passive.contains(slot))
+                .for_each(|slot| self.swap_slot(one, other, slot)),
         }
     }
 
     /// Some key of a database that is still alive.
     pub fn random_key(&mut self, database: u8) -> Option<Vec<u8>> {
         // Keys whose time has come are passed over; when nearly all are, one of them will do.
+        let real = self.real(database);
+        if self.passive.is_some() {
+            let from = (self.random.bits() % u64::from(SLOT_COUNT)) as u16;
+            let home = &self.databases[real as usize];
+            let slot = self.occupied_own(home, from).or_else(|| self.occupied_own(home, 0))?;
+            return home.table(slot)?.iter().next().map(|handle| self.key_of(handle).to_vec());
+        }
         for attempt in 0..100 {
-            let handle = self.sample(self.real(database))?;
+            let handle = self.sample(real)?;
             let expired = Entry(self.arena.at(handle)).expiry().is_some_and(|time| time <= self.now);
             if !expired || attempt == 99 {
                 return Some(self.key_of(handle).to_vec());

@@ -31,7 +31,7 @@ impl Store {
             let database = &self.databases[real as usize];
             let mut next = if database.expiring == 0 { None } else { database.occupied_from(from) };
             while let Some(slot) = next {
-                if let Some(table) = database.table(slot) {
+                if let Some(table) = database.table(slot).filter(|_| !self.is_passive(slot)) {
                     for handle in table.iter() {
                         seen += 1;
                         if let Some(expiry) = Entry(self.arena.at(handle)).expiry() {
@@ -168,7 +168,8 @@ impl Store {
         for _ in 0..64 {
             let handle = self.sample_anywhere()?;
             let entry = Entry(self.arena.at(handle));
-            if entry.flags() & entry::LINKED == 0 && policy.covers(entry.flags() & entry::EXPIRES != 0) {
+            let covered = policy.covers(entry.flags() & entry::EXPIRES != 0);
+            if entry.flags() & entry::LINKED == 0 && covered && !self.is_anothers(handle) {
                 return self.found_of(handle);
             }
         }
@@ -196,7 +197,7 @@ impl Store {
             let handle = self.sample_anywhere()?;
             let entry = Entry(self.arena.at(handle));
             let expiry = entry.expiry();
-            if !policy.covers(expiry.is_some()) {
+            if !policy.covers(expiry.is_some()) || self.is_anothers(handle) {
                 continue;
             }
             got += 1;
@@ -215,6 +216,11 @@ impl Store {
         }
         let handle = best.map(|(_, handle)| handle).or_else(|| self.walk_to_volatile())?;
         self.found_of(handle)
+    }
+
+    /// Whether an entry is held for another node, which alone may evict it.
+    fn is_anothers(&self, handle: Handle) -> bool {
+        self.passive.is_some() && self.is_passive(crate::slot::slot_of(self.key_of(handle)))
     }
 
     /// An entry of any database, databases weighted by their keys.
@@ -236,6 +242,7 @@ impl Store {
             while let Some(at) = slot {
                 let found = database
                     .table(at)
+                    .filter(|_| !self.is_passive(at))
                     .and_then(|table| table.iter().find(|&each| Entry(self.arena.at(each)).expiry().is_some()));
                 if found.is_some() {
                     return found;

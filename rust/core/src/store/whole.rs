@@ -46,6 +46,11 @@ impl Store {
         self.database(database).table(slot).into_iter().flat_map(|table| table.iter())
     }
 
+    /// Visit some entries of a slot; see [`Table::scan`]. Cursors start at zero; `None` is the end.
+    pub fn scan_slot(&self, database: u8, slot: u16, cursor: u32, visit: impl FnMut(Handle)) -> Option<u32> {
+        self.database(database).table(slot)?.scan(cursor, |handle| self.hash_of_entry(handle), visit)
+    }
+
     /// How many entries a slot holds, all databases together.
     pub fn len_of_slot(&self, slot: u16) -> usize {
         self.databases.iter().filter_map(|database| database.table(slot)).map(|table| table.len()).sum()

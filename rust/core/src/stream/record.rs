@@ -181,6 +181,7 @@ pub fn after(engine: &mut Engine, database: u8, row: &Command, place: u32, args:
     } else if !failed
         && by_words(place)
         && let Some(slot) = common_slot(row, args)
+        && engine.tail.by_words(slot)
     {
         engine.tail.command(slot, database, time, args.from(0));
     } else {

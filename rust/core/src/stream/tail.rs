@@ -127,6 +127,10 @@ pub struct Tail {
     held: usize, // Bytes in all segments.
     next: u64,   // Number of the next record, minus one.
     group: Option<Group>,
+    /// The number of the last record of each slot; empty when nobody asks.
+    last: Vec<u64>,
+    /// Slots whose changes are recorded by their effect.
+    by_effect: Vec<u16>,
     /// What the command that runs has changed and told so far.
     pub(super) notes: Notes,
 }
@@ -276,6 +280,32 @@ impl Tail {
         }
     }
 
+    /// From now on know the last record of each slot.
+    pub fn track_slots(&mut self) {
+        self.last = vec![self.next; usize::from(SLOT_COUNT)];
+    }
+
+    /// The number of the last record of a slot, or a later one.
+    pub fn seq_of(&self, slot: u16) -> u64 {
+        self.last.get(usize::from(slot)).copied().unwrap_or(self.next)
+    }
+
+    /// From now on, or no longer, record changes of this slot by their effect alone: it is being copied in slices, and
+    /// what a command does may depend on keys that have not been copied yet.
+    pub fn by_effect(&mut self, slot: u16, on: bool) {
+        if on {
+            self.by_effect.push(slot);
+        } else if let Some(at) = self.by_effect.iter().position(|&each| each == slot) {
+            self.by_effect.swap_remove(at);
+        }
+    }
+
+    /// Whether changes of this slot may be recorded by the words of commands.
+    #[inline]
+    pub fn by_words(&self, slot: u16) -> bool {
+        self.by_effect.is_empty() || !self.by_effect.contains(&slot)
+    }
+
     /// Record the words of a command.
     pub fn command<'w>(&mut self, slot: u16, database: u8, time: u64, words: impl ExactSizeIterator<Item = &'w [u8]>) {
         self.write(Kind::Command, slot, database, time, |out| put_words(out, words));
@@ -299,6 +329,13 @@ impl Tail {
             last.count += 1;
             self.held += last.bytes.len() - before;
             self.next = next;
+            if !self.last.is_empty() {
+                match self.last.get_mut(usize::from(slot)) {
+                    Some(last) => *last = next,
+                    None if matches!(kind, Kind::Flush | Kind::Swap) => self.last.fill(next),
+                    None => {}
+                }
+            }
             if !fits {
                 self.lose();
             }
@@ -345,7 +382,7 @@ impl Tail {
 
 /// `false` when the payload is longer than a record may be.
 #[inline]
-fn append(
+pub(crate) fn append(
     out: &mut Vec<u8>,
     kind: Kind,
     slot: u16,

@@ -8,8 +8,13 @@ use super::super::client::Token;
 use super::super::fault::Fault;
 use super::super::settings::Name;
 use super::super::{Engine, blocking};
-use crate::slot::{SlotSet, slot_of};
+use crate::replication;
+use crate::slot::slot_of;
+use crate::stream::SlotSet;
 use crate::topology::document::{Document, Node};
+
+/// The flag of a topology by which nodes copy to one another.
+const REPLICATION: &str = "replication";
 
 /// See the module's page.
 pub struct Membership {
@@ -21,8 +26,10 @@ pub struct Membership {
     pub me: Option<u16>,
     /// Slots whose main we are.
     pub own: SlotSet,
-    /// Slots of which we hold a copy.
+    /// Slots of which we hold a copy that is in sync.
     pub copied: SlotSet,
+    /// Whether the topology means this run of our process; otherwise we hold nothing of what it believes.
+    pub in_force: bool,
 }
 
 impl Membership {
@@ -38,13 +45,26 @@ impl Membership {
         if let Some(me) = holds {
             for slot in 0..crate::slot::SLOT_COUNT {
                 if document.main(slot) == me {
-                    own.add(slot);
-                } else if document.replicas_of(slot).contains(&me) && !document.learners_of(slot).contains(&me) {
-                    copied.add(slot);
+                    own.insert(slot);
+                } else if document.flag(REPLICATION)
+                    && document.replicas_of(slot).contains(&me)
+                    && !document.learners_of(slot).contains(&me)
+                {
+                    copied.insert(slot);
                 }
             }
         }
-        Membership { document, digest, me, own, copied }
+        Membership { document, digest, me, own, copied, in_force: holds.is_some() }
+    }
+
+    /// Whether nodes copy to one another.
+    pub fn replicates(&self) -> bool {
+        self.document.flag(REPLICATION)
+    }
+
+    /// Whether a node holds a copy of a slot, or is being filled with it.
+    pub fn copies(&self, slot: u16, node: u16) -> bool {
+        self.document.replicas_of(slot).contains(&node) || self.document.learners_of(slot).contains(&node)
     }
 
     /// The node that is the main of a slot.
@@ -114,7 +134,8 @@ pub fn obey(engine: &mut Engine, document: Document) -> Result<Obeyed, Fault> {
         return Ok(Obeyed::Known);
     }
     let membership = Membership::new(document, &own_id(engine), &engine.run_id);
-    engine.membership = Some(Box::new(membership));
+    let before = engine.membership.replace(Box::new(membership));
+    replication::reconcile(engine, before.as_deref(), crate::clock::steady_ns() / 1_000_000);
     send_on(engine);
     Ok(Obeyed::Taken)
 }
@@ -127,7 +148,7 @@ fn send_on(engine: &mut Engine) {
         .iter()
         .filter_map(|client| {
             let blocked = client.blocked.as_ref()?;
-            let slot = blocked.keys.iter().map(|key| slot_of(key)).find(|&slot| !membership.own.has(slot))?;
+            let slot = blocked.keys.iter().map(|key| slot_of(key)).find(|&slot| !membership.own.contains(slot))?;
             Some((client.token, membership.moved(slot)))
         })
         .collect();

@@ -243,7 +243,7 @@ mod tests {
     /// `a` (us) has the lower half of the slots, `b` the upper one; each holds a copy of the other's.
     fn halves(epoch: u64) -> Document {
         let text = format!(
-            r#"{{"epoch":{epoch},"cluster":{{"id":"c1","name":"c"}},"replicas":1,
+            r#"{{"epoch":{epoch},"cluster":{{"id":"c1","name":"c"}},"replicas":1,"flags":["replication"],
             "nodes":[{{"id":"a","host":"10.0.0.1","port":7001}},{{"id":"b","host":"10.0.0.2","port":7002}}],
             "slots":[{{"main":"a","ranges":"0-8191","replicas":["b"]}},{{"main":"b","ranges":"8192-16383","replicas":["a"]}}]}}"#
         );

@@ -6,7 +6,7 @@
 
 use super::super::client::Client;
 use super::super::fault::Fault;
-use super::super::table::{Command, flag};
+use super::super::table::Command;
 use super::super::{Done, Engine};
 use super::Membership;
 use crate::resp::Args;
@@ -20,7 +20,7 @@ pub fn admit(engine: &Engine, membership: &Membership, client: &Client, row: &Co
         && spec.is_first_argument()
     {
         let slot = engine.store.slot_of(args.at(1));
-        if membership.own.has(slot) {
+        if membership.own.contains(slot) {
             return Ok(());
         }
         return here(membership, client, row, slot);
@@ -64,13 +64,8 @@ fn each(membership: &Membership, client: &Client, row: &Command, args: &Args<'_>
 
 /// Whether a slot may be served here: it is ours, or the client is content with a copy of ours.
 fn here(membership: &Membership, client: &Client, row: &Command, slot: u16) -> Done {
-    if membership.own.has(slot) || (client.reads_copies && copy_will_do(row) && membership.copied.has(slot)) {
+    if membership.own.contains(slot) || (client.reads_copies && !row.may_write() && membership.copied.contains(slot)) {
         return Ok(());
     }
     Err(membership.moved(slot))
-}
-
-/// Whether a command only reads.
-fn copy_will_do(row: &Command) -> bool {
-    !row.is(flag::WRITE | flag::MAY_REPLICATE)
 }

@@ -22,6 +22,18 @@ pub fn topology(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
         return Err(Fault::SYNTAX);
     }
     let document = Document::parse(args.at(3)).map_err(|error| Fault::new(format!("ERR {error}")))?;
+    let mains = document.index_of(&membership::own_id(ctx.engine)).filter(|&me| {
+        let meant = &document.nodes()[usize::from(me)].run;
+        let other = !meant.is_empty() && *meant != ctx.engine.run_id;
+        other && (0..crate::slot::SLOT_COUNT).any(|slot| document.main(slot) == me)
+    });
+    if mains.is_some() {
+        // It is in force all the same: we serve none of these slots.
+        if membership::obey(ctx.engine, document)? == Obeyed::Taken {
+            keep(ctx.engine, None);
+        }
+        return Err(Fault::new(format!("STALERUN this node was restarted: its run is {}", ctx.engine.run_id)));
+    }
     if membership::obey(ctx.engine, document)? == Obeyed::Taken
         && keep(ctx.engine, Some((ctx.client.token, ctx.client.id)))
     {

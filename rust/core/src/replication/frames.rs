@@ -1,0 +1,215 @@
+//! What travels between a main and its replica: frames of bytes, each with its length and a checksum.
+//!
+//! ```text
+//! length of what follows (4)   CRC-32 of what follows the checksum (4)   kind (1)   fields and payload
+//! ```
+//! A frame that does not check ends the stream: the replica connects anew. Numbers are little-endian. Nothing is
+//! allocated by a length that is announced: a frame is looked at when all of it has arrived.
+
+use crate::slot::SLOT_COUNT;
+use crate::stream::codec::Garbage;
+
+/// Bytes in front of a frame's fields.
+pub const HEAD: usize = 9;
+/// No frame is longer: the largest value there can be, and some room.
+const LONGEST: usize = 1 << 30;
+
+/// See the module's page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Frame<'a> {
+    /// From the main, first: its run, and whether the replica gets all slots anew or the tail from where it was.
+    Start { run: &'a [u8], seq: u64, whole: bool },
+    /// From the main: records up to `seq`, those of the stream's slots alone. `clock` is the main's, to be sent back.
+    Tail { seq: u64, clock: u64, records: &'a [u8] },
+    /// From the main: entries of a slot. The first of a slot says that what the replica has of it is to go.
+    Copy { slot: u16, first: bool, entries: &'a [u8] },
+    /// From the main: a slot is here in full; its records follow. `same`: it was, as its digest showed.
+    Copied { slot: u16, same: bool },
+    /// From the main: all slots are here, as they were at `seq`.
+    Whole { seq: u64 },
+    /// From the replica: all up to `seq` is applied; `clock` is the latest it was sent.
+    Ack { seq: u64, clock: u64 },
+    /// From the replica: what it has of some slots, (slot, digest) each; zero for nothing.
+    Digests { pairs: &'a [u8] },
+}
+
+/// Begin a frame; returns where, for [`finish`].
+pub fn begin(out: &mut Vec<u8>, kind: u8) -> usize {
+    let at = out.len();
+    out.extend_from_slice(&[0; 8]);
+    out.push(kind);
+    at
+}
+
+/// Complete a frame that was begun.
+pub fn finish(out: &mut [u8], at: usize) {
+    let crc = crc32fast::hash(&out[at + 8..]);
+    let len = (out.len() - at - 4) as u32;
+    out[at..at + 4].copy_from_slice(&len.to_le_bytes());
+    out[at + 4..at + 8].copy_from_slice(&crc.to_le_bytes());
+}
+
+/// Number of a frame of records, for those who write it piece by piece.
+pub const TAIL: u8 = 2;
+/// As [`TAIL`], of entries.
+pub const COPY: u8 = 3;
+/// As [`TAIL`], of digests.
+pub const DIGESTS: u8 = 7;
+
+impl<'a> Frame<'a> {
+    /// Append the frame.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let numbers = |out: &mut Vec<u8>, numbers: &[u64]| {
+            numbers.iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
+        };
+        let at = begin(out, 0);
+        let kind = match *self {
+            Frame::Start { run, seq, whole } => {
+                numbers(out, &[seq]);
+                out.push(u8::from(whole));
+                out.extend_from_slice(run);
+                1
+            }
+            Frame::Tail { seq, clock, records } => {
+                numbers(out, &[seq, clock]);
+                out.extend_from_slice(records);
+                TAIL
+            }
+            Frame::Copy { slot, first, entries } => {
+                out.extend_from_slice(&slot.to_le_bytes());
+                out.push(u8::from(first));
+                out.extend_from_slice(entries);
+                COPY
+            }
+            Frame::Copied { slot, same } => {
+                out.extend_from_slice(&slot.to_le_bytes());
+                out.push(u8::from(same));
+                4
+            }
+            Frame::Whole { seq } => {
+                numbers(out, &[seq]);
+                5
+            }
+            Frame::Ack { seq, clock } => {
+                numbers(out, &[seq, clock]);
+                6
+            }
+            Frame::Digests { pairs } => {
+                out.extend_from_slice(pairs);
+                DIGESTS
+            }
+        };
+        out[at + 8] = kind;
+        finish(out, at);
+    }
+
+    /// The frame at the beginning of `bytes` and its length; `None` when it has not arrived in full.
+    pub fn parse(bytes: &'a [u8]) -> Result<Option<(Frame<'a>, usize)>, Garbage> {
+        let Some(&[a, b, c, d]) = bytes.first_chunk::<4>() else { return Ok(None) };
+        let len = u32::from_le_bytes([a, b, c, d]) as usize;
+        if !(HEAD - 4..=LONGEST).contains(&len) {
+            return Err(Garbage("a frame has an impossible length"));
+        }
+        let Some(body) = bytes.get(4..4 + len) else { return Ok(None) };
+        let (sum, body) = body.split_at(4);
+        if crc32fast::hash(body).to_le_bytes() != sum {
+            return Err(Garbage("a frame's checksum is wrong"));
+        }
+        let mut fields = Fields(&body[1..]);
+        let frame = match body[0] {
+            1 => Frame::Start { seq: fields.number()?, whole: fields.flag()?, run: fields.rest() },
+            TAIL => Frame::Tail { seq: fields.number()?, clock: fields.number()?, records: fields.rest() },
+            COPY => Frame::Copy { slot: fields.slot()?, first: fields.flag()?, entries: fields.rest() },
+            4 => Frame::Copied { slot: fields.slot()?, same: fields.flag()? },
+            5 => Frame::Whole { seq: fields.number()? },
+            6 => Frame::Ack { seq: fields.number()?, clock: fields.number()? },
+            DIGESTS if fields.0.len().is_multiple_of(10) => Frame::Digests { pairs: fields.rest() },
+            _ => return Err(Garbage("there is no such frame")),
+        };
+        if !fields.0.is_empty() {
+            return Err(Garbage("a frame is longer than what it says"));
+        }
+        Ok(Some((frame, 4 + len)))
+    }
+}
+
+/// The (slot, digest) pairs of [`Frame::Digests`].
+pub fn pairs(bytes: &[u8]) -> impl Iterator<Item = (u16, u64)> + '_ {
+    bytes.as_chunks::<10>().0.iter().map(|&[a, b, c, d, e, f, g, h, i, j]| {
+        (u16::from_le_bytes([a, b]) % SLOT_COUNT, u64::from_le_bytes([c, d, e, f, g, h, i, j]))
+    })
+}
+
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn take<const N: usize>(&mut self) -> Result<[u8; N], Garbage> {
+        let (taken, rest) = self.0.split_first_chunk::<N>().ok_or(Garbage("a frame is shorter than its fields"))?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    fn number(&mut self) -> Result<u64, Garbage> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    fn flag(&mut self) -> Result<bool, Garbage> {
+        self.take::<1>().map(|[byte]| byte != 0)
+    }
+
+    fn slot(&mut self) -> Result<u16, Garbage> {
+        let slot = self.take().map(u16::from_le_bytes)?;
+        if slot < SLOT_COUNT { Ok(slot) } else { Err(Garbage("there is no such slot")) }
+    }
+
+    fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLES: [Frame<'static>; 8] = [
+        Frame::Start { run: b"a/7", seq: 9, whole: true },
+        Frame::Tail { seq: u64::MAX, clock: 5, records: b"abc" },
+        Frame::Tail { seq: 1, clock: 5, records: b"" },
+        Frame::Copy { slot: 16_383, first: false, entries: b"x" },
+        Frame::Copied { slot: 0, same: true },
+        Frame::Whole { seq: 3 },
+        Frame::Ack { seq: 4, clock: 8 },
+        Frame::Digests { pairs: &[1, 0, 2, 0, 0, 0, 0, 0, 0, 0] },
+    ];
+
+    #[test]
+    fn frames_come_back_as_they_were_however_they_arrive() {
+        let mut bytes = Vec::new();
+        SAMPLES.iter().for_each(|frame| frame.write(&mut bytes));
+        let mut at = 0;
+        for frame in SAMPLES {
+            let (read, len) = Frame::parse(&bytes[at..]).unwrap().unwrap();
+            assert_eq!(read, frame);
+            for cut in 0..len {
+                assert_eq!(Frame::parse(&bytes[at..at + cut]), Ok(None));
+            }
+            at += len;
+        }
+        assert_eq!(at, bytes.len());
+        assert_eq!(pairs(&[1, 0, 2, 0, 0, 0, 0, 0, 0, 0]).collect::<Vec<_>>(), [(1, 2)]);
+    }
+
+    #[test]
+    fn a_single_wrong_bit_is_noticed() {
+        for frame in SAMPLES {
+            let mut bytes = Vec::new();
+            frame.write(&mut bytes);
+            for bit in 0..bytes.len() * 8 {
+                let mut wrong = bytes.clone();
+                wrong[bit / 8] ^= 1 << (bit % 8);
+                // A longer length waits for bytes that do not come; everything else is garbage.
+                assert!(!matches!(Frame::parse(&wrong), Ok(Some(_))), "{frame:?} with bit {bit}");
+            }
+        }
+    }
+}

@@ -1,0 +1,372 @@
+//! Copies of slots on other nodes: who follows whom, as the topology says, and how far each is.
+//!
+//! A node that holds copies connects to the mains ([`sink`]) and brings in what they send ([`source`], in frames of
+//! [`frames`]). Nothing here opens sockets or reads a clock: `server/links.rs` does, once in every turn of the loop.
+//! [`reconcile`] is what a new topology comes to. It is also the fence: a replica that is promoted drops its stream
+//! before it answers whoever brought the topology, so its former main gets no acknowledgement any more.
+
+pub mod frames;
+pub mod sink;
+pub mod source;
+pub mod strict;
+#[cfg(test)]
+mod tests;
+pub mod told;
+
+pub use sink::Sink;
+pub use source::Source;
+
+use crate::command::Engine;
+use crate::command::client::Token;
+use crate::command::cluster::Membership;
+use crate::command::fault::Fault;
+use crate::store::keyspace::DATABASES;
+use crate::store::{Object, Store};
+use crate::stream::SlotSet;
+use crate::stream::codec;
+use crate::topology::document::Node;
+use std::collections::BTreeMap;
+use std::hash::BuildHasher;
+
+/// How long a main may answer reads after the clock that a replica has sent back, ms; and how long one that is promoted
+/// waits after its last acknowledgement before it serves.
+pub const LEASE_MS: u64 = 500;
+/// A stream over which nothing came for so long is cut.
+pub const SILENCE_MS: u64 = 2000;
+
+/// What a connection is, when it is no client's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// A replica reads from it.
+    Source,
+    /// We read from a main.
+    Sink,
+}
+
+/// Everything that concerns streams.
+#[derive(Default)]
+pub struct Replication {
+    /// Those who get slots from us.
+    pub sources: Vec<Source>,
+    /// Those from whom we get slots.
+    pub sinks: Vec<Sink>,
+    /// What happened so far.
+    pub counts: Counts,
+    /// Replicas in sync, as the topology says, that are not connected.
+    absent: Vec<Absent>,
+    listens: bool,
+}
+
+/// A replica that should be connected: what it had, and since when it lacks something, ms of the steady clock.
+struct Absent {
+    peer: String,
+    acked: u64,
+    since: Option<u64>,
+}
+
+impl Replication {
+    /// How long the oldest write has been waiting that an absent replica lacks.
+    pub fn absent_ms(&self, peer: &str, now: u64) -> u64 {
+        let since = self.absent.iter().find(|absent| absent.peer == peer).and_then(|absent| absent.since);
+        since.map_or(0, |since| now.saturating_sub(since))
+    }
+
+    /// Note that there are writes now which absent replicas lack.
+    pub fn note_writes(&mut self, seq: u64, now: u64) {
+        for absent in &mut self.absent {
+            if absent.since.is_none() && seq > absent.acked {
+                absent.since = Some(now);
+            }
+        }
+    }
+}
+
+/// Counters that only rise.
+#[derive(Clone, Copy, Default)]
+pub struct Counts {
+    /// Streams that began with a copy of all slots.
+    pub full: u64,
+    /// Streams that went on where they were.
+    pub partial: u64,
+    /// Streams cut because the replica was too slow for the records that are kept.
+    pub shed: u64,
+    /// Streams that ended by an error or by silence.
+    pub broken: u64,
+    /// Writes that no replica had when this node lost their slots.
+    pub lost_writes: u64,
+}
+
+/// The sum of what a slot holds, whatever the order of keys, members and fields; zero when it is empty.
+pub fn digest(store: &Store, slot: u16) -> u64 {
+    let hasher = foldhash::fast::FixedState::with_seed(0x5107);
+    let mut bytes = Vec::new();
+    let mut sum = 0u64;
+    for database in 0..DATABASES as u8 {
+        for handle in store.entries_of_slot(database, slot) {
+            bytes.clear();
+            let mut digits = itoa::Buffer::new();
+            let unordered = match store.object_at(handle) {
+                Some(Object::Set(members)) => members
+                    .iter(&store.arena)
+                    .map(|member| hasher.hash_one(member.bytes(&mut digits)))
+                    .fold(1u64, u64::wrapping_add),
+                Some(Object::Hash(fields)) => {
+                    fields.iter(&store.arena).map(|pair| hasher.hash_one(pair)).fold(2u64, u64::wrapping_add)
+                }
+                _ => 0,
+            };
+            if unordered == 0 {
+                codec::write_value(store, handle, &mut bytes);
+            }
+            // Not when it was last changed: a command that fails leaves a mark there, and no record.
+            let about = (database, store.meta_of(handle).expiry, store.key_of(handle));
+            sum = sum.wrapping_add(hasher.hash_one((about, &bytes[..], unordered)));
+        }
+    }
+    sum
+}
+
+/// Slots that the node at `peer` is to get from us.
+fn owed(membership: &Membership, peer: u16) -> SlotSet {
+    if !membership.replicates() {
+        return SlotSet::default();
+    }
+    membership.own.iter().filter(|&slot| membership.copies(slot, peer)).collect()
+}
+
+/// By main, the slots that we are to get from it.
+fn wanted(membership: &Membership) -> BTreeMap<u16, SlotSet> {
+    let mut wanted: BTreeMap<u16, SlotSet> = BTreeMap::new();
+    let Some(me) = membership.me.filter(|_| membership.replicates() && membership.in_force) else { return wanted };
+    for slot in 0..crate::slot::SLOT_COUNT {
+        let main = membership.document.main(slot);
+        if main != me && main != crate::topology::NOBODY && membership.copies(slot, me) {
+            wanted.entry(main).or_default().insert(slot);
+        }
+    }
+    wanted
+}
+
+/// Begin and end streams as the topology in force says. `now` is the steady clock in ms.
+pub fn reconcile(engine: &mut Engine, before: Option<&Membership>, now: u64) {
+    let Some(membership) = engine.membership.take() else { return };
+    let mut replication = engine.replication.take().unwrap_or_default();
+    let mut ended: Vec<Token> = Vec::new();
+
+    let mut wait = 0;
+    let mut wanted = wanted(&membership);
+    let passive: SlotSet = wanted.values().flat_map(SlotSet::iter).collect();
+    let name = |index: u16| membership.document.nodes()[usize::from(index)].id.clone();
+    let mut kept = Vec::new();
+    for mut sink in std::mem::take(&mut replication.sinks) {
+        let main = membership.document.index_of(&sink.main);
+        let slots = main.and_then(|main| wanted.remove(&main));
+        match slots {
+            Some(slots) if slots == sink.slots => kept.push(sink),
+            other => {
+                ended.extend(sink.token.take());
+                if sink.slots.iter().any(|slot| membership.own.contains(slot)) && sink.promised > 0 {
+                    // Its former main may be answering reads by what we promised.
+                    wait = wait.max((sink.promised + LEASE_MS + LEASE_MS / 20).saturating_sub(now));
+                }
+                if let Some(slots) = other {
+                    let mut next = Sink::new(&sink.main, slots);
+                    // What we have of all of them is good to go on from.
+                    next.whole = sink.whole && next.slots.iter().all(|slot| sink.slots.contains(slot));
+                    (next.run, next.seq) = (sink.run.clone(), sink.seq);
+                    kept.push(next);
+                }
+            }
+        }
+    }
+    kept.extend(wanted.into_iter().map(|(main, slots)| Sink::new(&name(main), slots)));
+    replication.sinks = kept;
+
+    let mut sources = Vec::new();
+    for mut source in std::mem::take(&mut replication.sources) {
+        let peer = membership.document.index_of(&source.peer);
+        if peer.is_some_and(|peer| owed(&membership, peer) == source.slots) {
+            sources.push(source);
+            continue;
+        }
+        if let Some(before) = before {
+            replication.counts.lost_writes += lost(engine, before, &membership, &source);
+        }
+        source.leave(&mut engine.tail);
+        ended.push(source.token);
+    }
+    replication.sources = sources;
+
+    let listens = membership.replicates()
+        && membership.own.iter().any(|slot| {
+            !membership.document.replicas_of(slot).is_empty() || !membership.document.learners_of(slot).is_empty()
+        });
+    if listens && !replication.listens {
+        engine.listen();
+        engine.tail.track_slots();
+    } else if !listens && replication.listens {
+        engine.stop_listening();
+    }
+    replication.listens = listens;
+    engine.store.passive = (!passive.is_empty()).then(|| Box::new(passive));
+    let seq = engine.tail.seq();
+    let peers: std::collections::BTreeSet<u16> =
+        membership.own.iter().flat_map(|slot| membership.document.replicas_of(slot).iter().copied()).collect();
+    let names: Vec<String> = peers.into_iter().map(name).collect();
+    replication.absent.retain(|absent| names.contains(&absent.peer));
+    for peer in names {
+        let known = replication.sources.iter().any(|source| source.peer == peer)
+            || replication.absent.iter().any(|absent| absent.peer == peer);
+        if !known {
+            replication.absent.push(Absent { peer, acked: seq, since: None });
+        }
+    }
+    if membership.replicates() {
+        engine.replication = Some(replication);
+    }
+    if wait > 0 {
+        engine.wait_before_serving(wait);
+    }
+    engine.membership = Some(membership);
+    for token in ended {
+        if let Some(client) = engine.clients.get_mut(token) {
+            client.stream = None;
+        }
+        engine.kill(token);
+    }
+}
+
+/// Writes to slots that went to the peer of a stream which it never got.
+fn lost(engine: &Engine, before: &Membership, now: &Membership, source: &Source) -> u64 {
+    let Some(peer) = now.document.index_of(&source.peer) else { return 0 };
+    let gone: SlotSet =
+        source.slots.iter().filter(|&slot| before.own.contains(slot) && now.document.main(slot) == peer).collect();
+    let Some(mut cursor) = engine.tail.at(source.acked + 1) else { return 0 };
+    let mut count = 0;
+    while let Ok(Some(record)) = engine.tail.next(&mut cursor) {
+        count +=
+            u64::from(gone.contains(record.slot % crate::slot::SLOT_COUNT) && record.slot < crate::slot::SLOT_COUNT);
+    }
+    count
+}
+
+/// What numbers of records mean something within: the life of the process, and the time since which they are kept.
+pub fn run_of(engine: &Engine) -> String {
+    format!("{}/{:x}", engine.run_id, engine.tail.run())
+}
+
+/// What a replica asks for.
+pub struct Question<'a> {
+    /// The cluster it belongs to.
+    pub cluster: &'a str,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Its name.
+    pub node: &'a str,
+    /// Slots, as text.
+    pub ranges: &'a str,
+    /// The run it knows.
+    pub run: &'a str,
+    /// The last record of that run it has.
+    pub seq: u64,
+}
+
+/// Begin a stream to a replica that asks for one; returns what is to be sent first.
+pub fn admit(engine: &mut Engine, token: Token, question: &Question<'_>, now: u64) -> Result<Vec<u8>, Fault> {
+    let membership = engine.membership.as_ref().ok_or(Fault::CLUSTER_OFF)?;
+    let ours = membership.document.epoch;
+    if membership.document.cluster.id != question.cluster {
+        return Err(Fault::new("ERR this node belongs to another cluster"));
+    }
+    if question.epoch < ours {
+        return Err(Fault::new(format!("STALE epoch {} is older than {ours}", question.epoch)));
+    }
+    if question.epoch > ours {
+        return Err(Fault::new(format!("TRYAGAIN this node knows only epoch {ours}")));
+    }
+    let slots: SlotSet = crate::topology::ranges::from_text(question.ranges)
+        .map_err(|error| Fault::new(format!("ERR {error}")))?
+        .into_iter()
+        .collect();
+    let peer = membership.document.index_of(question.node);
+    if slots.is_empty() || peer.is_none_or(|peer| owed(membership, peer) != slots) {
+        return Err(Fault::new("TRYAGAIN the topology gives that node other slots of this one"));
+    }
+    let resumed = engine.tail.at(question.seq + 1).filter(|_| run_of(engine) == question.run);
+    let whole = resumed.is_none();
+    let cursor = resumed.unwrap_or_else(|| engine.tail.end());
+    let run = run_of(engine);
+    let source = Source::new(question.node, token, slots, cursor, !whole, now);
+    let replication = engine.replication.get_or_insert_default();
+    if whole {
+        replication.counts.full += 1
+    } else {
+        replication.counts.partial += 1
+    }
+    let old = replication.sources.iter().position(|source| source.peer == question.node);
+    let old = old.map(|at| replication.sources.swap_remove(at));
+    replication.sources.push(source);
+    replication.absent.retain(|absent| absent.peer != question.node);
+    if let Some(mut old) = old {
+        old.leave(&mut engine.tail);
+        engine.kill(old.token);
+    }
+    let mut first = b"+STREAM\r\n".to_vec();
+    frames::Frame::Start { run: run.as_bytes(), seq: cursor.seq - 1, whole }.write(&mut first);
+    Ok(first)
+}
+
+/// A connection that was a stream's is gone.
+pub fn gone(engine: &mut Engine, token: Token, role: Role, now: u64) {
+    let Some(replication) = &mut engine.replication else { return };
+    match role {
+        Role::Source => {
+            if let Some(at) = replication.sources.iter().position(|source| source.token == token) {
+                let mut source = replication.sources.swap_remove(at);
+                source.leave(&mut engine.tail);
+                let since = (source.lag_ms(now) > 0).then(|| now - source.lag_ms(now));
+                replication.absent.push(Absent { peer: source.peer, acked: source.acked, since });
+                replication.counts.broken += 1;
+            }
+        }
+        Role::Sink => {
+            if let Some(sink) = replication.sinks.iter_mut().find(|sink| sink.token == Some(token)) {
+                sink.lost(now);
+                replication.counts.broken += 1;
+            }
+        }
+    }
+}
+
+/// The question with which a sink begins, the password in front of it.
+pub fn question(membership: &Membership, sink: &Sink, id: &str, password: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut say = |words: &[&[u8]]| {
+        out.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
+        for word in words {
+            out.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+            out.extend_from_slice(word);
+            out.extend_from_slice(b"\r\n");
+        }
+    };
+    if !password.is_empty() {
+        say(&[b"AUTH", password.as_bytes()]);
+    }
+    let (run, seq) = if sink.whole { (sink.run.as_str(), sink.seq) } else { ("none", 0) };
+    say(&[
+        b"FASTCACHE",
+        b"STREAM",
+        membership.document.cluster.id.as_bytes(),
+        membership.document.epoch.to_string().as_bytes(),
+        id.as_bytes(),
+        crate::topology::ranges::to_text(sink.slots.iter()).as_bytes(),
+        run.as_bytes(),
+        seq.to_string().as_bytes(),
+    ]);
+    out
+}
+
+/// The node a sink connects to.
+pub fn main_of<'m>(membership: &'m Membership, sink: &Sink) -> Option<&'m Node> {
+    membership.document.index_of(&sink.main).map(|index| &membership.document.nodes()[usize::from(index)])
+}

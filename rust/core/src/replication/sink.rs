@@ -1,0 +1,196 @@
+//! A replica's side of a stream: what one main sends, brought into this node's store.
+//!
+//! The replica connects, asks, and tells digests of what it has, so that only slots that differ are sent. What it has
+//! applied it acknowledges; with the acknowledgement the main's own clock goes back, which is what a main's lease for
+//! reads hangs on (see `strict`). A stream that breaks is begun again where it was, if the main still has the records.
+
+use super::frames::{self, Frame};
+use super::source::records;
+use crate::command::Engine;
+use crate::command::client::Token;
+use crate::stream::SlotSet;
+use crate::stream::apply::Applier;
+
+/// Slots whose digests are worked out in one turn of the loop, at most; and entries.
+const DIGESTS_IN_A_TURN: usize = 256;
+const ENTRIES_IN_A_TURN: usize = 4000;
+
+/// See the module's page.
+pub struct Sink {
+    /// The main's name.
+    pub main: String,
+    /// What we get from it.
+    pub slots: SlotSet,
+    /// The connection, when there is one.
+    pub token: Option<Token>,
+    /// When to try to connect again, ms of the steady clock.
+    pub retry_at: u64,
+    /// Attempts that failed since the last success.
+    pub failures: u32,
+    /// The main's run (see [`super::run_of`]), and up to which record of it we have everything.
+    pub run: String,
+    /// See `run`.
+    pub seq: u64,
+    /// Whether all slots are here as they were at `seq`; if not, the copy must be begun anew.
+    pub whole: bool,
+    /// Slots that have been copied.
+    pub copied: usize,
+    /// Bytes of records and entries that have come.
+    pub bytes: u64,
+    /// The latest of the main's clock.
+    pub clock: u64,
+    /// When we heard from it, ms of the steady clock.
+    pub heard: u64,
+    /// When we last acknowledged, ms of the steady clock: until a lease after that the main may answer reads.
+    pub promised: u64,
+    /// What was greeted with: the answer to the password, the one to the question.
+    pub greeted: Greeting,
+    applier: Applier,
+    /// The next slot whose digest is to be told.
+    telling: Option<u16>,
+}
+
+/// How far the main has answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Greeting {
+    /// The password was sent, and then the question.
+    Password,
+    /// The question was sent.
+    Question,
+    /// It streams.
+    Streams,
+}
+
+impl Sink {
+    /// A stream from `main` that is not begun yet.
+    pub fn new(main: &str, slots: SlotSet) -> Sink {
+        Sink {
+            main: main.to_owned(),
+            slots,
+            token: None,
+            retry_at: 0,
+            failures: 0,
+            run: String::new(),
+            seq: 0,
+            whole: false,
+            copied: 0,
+            bytes: 0,
+            clock: 0,
+            heard: 0,
+            promised: 0,
+            greeted: Greeting::Question,
+            applier: Applier::new(),
+            telling: None,
+        }
+    }
+
+    /// Take in what the main sends; an error ends the stream, and says why.
+    pub fn take(&mut self, engine: &mut Engine, frame: Frame<'_>, now_ms: u64) -> Result<(), String> {
+        self.heard = now_ms;
+        match frame {
+            Frame::Start { run, seq, whole } => {
+                self.run = String::from_utf8_lossy(run).into_owned();
+                (self.seq, self.whole) = (seq, !whole);
+                self.copied = if whole { 0 } else { self.slots.len() };
+                self.telling = whole.then_some(0);
+                self.failures = 0;
+            }
+            Frame::Tail { seq, clock, records } => {
+                self.apply(engine, records)?;
+                self.clock = clock;
+                if self.whole {
+                    self.seq = seq;
+                }
+            }
+            Frame::Copy { slot, first, entries } => {
+                if !self.slots.contains(slot) {
+                    return Err(format!("slot {slot} does not belong to this stream"));
+                }
+                if first {
+                    engine.store.flush_slot(None, slot);
+                }
+                self.apply(engine, entries)?;
+            }
+            Frame::Copied { .. } => self.copied += 1,
+            Frame::Whole { seq } => (self.whole, self.seq) = (true, seq),
+            Frame::Ack { .. } | Frame::Digests { .. } => return Err("it sends what only a replica sends".into()),
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, engine: &mut Engine, bytes: &[u8]) -> Result<(), String> {
+        self.bytes += bytes.len() as u64;
+        // What has expired by our clock is hidden from clients, but here the main's word alone counts.
+        engine.store.applying = true;
+        let mut done = Ok(());
+        for record in records(bytes) {
+            done = match record {
+                Ok(record) => {
+                    self.applier.apply(engine, &record, Some(&self.slots)).map_err(|failure| failure.to_string())
+                }
+                Err(garbage) => Err(garbage.to_string()),
+            };
+            if done.is_err() {
+                break;
+            }
+        }
+        engine.store.applying = false;
+        done
+    }
+
+    /// What is to be said now: digests as long as there are any to be told, and what we have applied.
+    pub fn say(&mut self, engine: &Engine, out: &mut Vec<u8>, now_ms: u64) {
+        if let Some(from) = self.telling {
+            self.tell_digests(engine, from, out);
+        }
+        // As long as the copy is not whole nothing is acknowledged, but that we are here.
+        Frame::Ack { seq: if self.whole { self.seq } else { 0 }, clock: self.clock }.write(out);
+        self.promised = now_ms;
+    }
+
+    /// Whether there is more to be told at once.
+    pub fn hurries(&self) -> bool {
+        self.token.is_some() && self.telling.is_some()
+    }
+
+    fn tell_digests(&mut self, engine: &Engine, from: u16, out: &mut Vec<u8>) {
+        let at = frames::begin(out, frames::DIGESTS);
+        let (mut slot, mut told, mut entries) = (self.slots.next(from), 0, 0);
+        while let Some(number) = slot
+            && told < DIGESTS_IN_A_TURN
+            && entries < ENTRIES_IN_A_TURN
+        {
+            out.extend_from_slice(&number.to_le_bytes());
+            out.extend_from_slice(&super::digest(&engine.store, number).to_le_bytes());
+            told += 1;
+            entries += engine.store.len_of_slot(number);
+            slot = self.slots.next(number + 1);
+        }
+        frames::finish(out, at);
+        self.telling = slot;
+    }
+
+    /// The connection is lost: when to try again.
+    pub fn lost(&mut self, now_ms: u64) {
+        self.token = None;
+        self.telling = None;
+        self.applier.abandon_group();
+        self.failures += 1;
+        self.retry_at = now_ms + (25 << self.failures.min(6));
+    }
+
+    /// The run of the main's process whose data we hold, and up to which record; nothing while they are not whole.
+    pub fn held(&self) -> Option<(&str, u64)> {
+        let life = self.run.split_once('/').map_or("", |(life, _)| life);
+        self.whole.then_some((life, self.seq))
+    }
+
+    /// The state in a word.
+    pub fn state(&self) -> &'static str {
+        match (self.token, self.greeted) {
+            (Some(_), Greeting::Streams) if self.whole => "streaming",
+            (Some(_), Greeting::Streams) => "copying",
+            _ => "connecting",
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! A main's side of a stream: what one replica gets, and what it has told.
+//!
+//! A slot is copied as it is now; from then on its records follow. Records are always sent before more is copied, so
+//! that everything arrives in the order in which it happened. A slot of many keys is copied in slices: while that
+//! lasts, its records are written by effect (see [`Tail::by_effect`]), which is right whether or not the key has been
+//! copied yet. What is sent is bounded by what the connection has not taken; who does not keep up falls off the tail.
+
+use super::frames::{self, Frame};
+use crate::command::client::Token;
+use crate::store::Store;
+use crate::store::keyspace::DATABASES;
+use crate::stream::SlotSet;
+use crate::stream::codec;
+use crate::stream::tail::{self, Cursor, Kind, Lost, Record, Tail};
+use std::collections::VecDeque;
+
+/// Unsent bytes of a stream beyond which nothing more is written to it.
+pub const ROOM: usize = 1 << 20;
+/// Records of one frame.
+const FRAME: usize = 64 * 1024;
+/// Entries copied before others get their turn.
+const SLICE: usize = 1000;
+/// A replica hears from its main at least so often, ms.
+pub const HEARTBEAT_MS: u64 = 100;
+
+/// See the module's page.
+pub struct Source {
+    /// The replica's name.
+    pub peer: String,
+    /// Its connection.
+    pub token: Token,
+    /// What it gets.
+    pub slots: SlotSet,
+    cursor: Cursor,
+    flowing: SlotSet,
+    /// Slots that it has told the digest of and that are to be copied.
+    due: VecDeque<(u16, u64)>,
+    walk: Option<Walk>,
+    /// Whether it has everything, and only the tail is to be sent.
+    pub whole: bool,
+    /// Slots that it has in full, of all it gets.
+    pub copied: usize,
+    /// Bytes of records and entries sent.
+    pub bytes: u64,
+    /// Up to which record everything was sent.
+    pub sent: u64,
+    /// Up to which record it has applied everything.
+    pub acked: u64,
+    /// The latest of our clock that it has sent back, us.
+    pub clock: u64,
+    /// When we heard from it, ms of the steady clock.
+    pub heard: u64,
+    spoke: u64,
+    /// Records not acknowledged: numbers, and when they were written, ms of the steady clock.
+    open: VecDeque<(u64, u64)>,
+}
+
+/// A slot being copied in slices.
+struct Walk {
+    slot: u16,
+    database: u8,
+    cursor: u32,
+}
+
+impl Source {
+    /// A stream to `peer`, from `cursor` on: of slots that it has (`whole`), or that it is going to get.
+    pub fn new(peer: &str, token: Token, slots: SlotSet, cursor: Cursor, whole: bool, now: u64) -> Source {
+        Source {
+            peer: peer.to_owned(),
+            token,
+            flowing: if whole { slots.clone() } else { SlotSet::default() },
+            copied: if whole { slots.len() } else { 0 },
+            slots,
+            cursor,
+            due: VecDeque::new(),
+            walk: None,
+            whole,
+            bytes: 0,
+            sent: cursor.seq - 1,
+            acked: if whole { cursor.seq - 1 } else { 0 },
+            clock: 0,
+            heard: now,
+            spoke: 0,
+            open: VecDeque::new(),
+        }
+    }
+
+    /// Write what there is to be sent, as far as there is room. `now` is the steady clock in us.
+    pub fn pump(&mut self, tail: &mut Tail, store: &Store, out: &mut Vec<u8>, now: u64) -> Result<(), Lost> {
+        if self.sent < tail.seq() && self.open.back().is_none_or(|&(_, at)| at < now / 1000) {
+            self.open.push_back((tail.seq(), now / 1000));
+        }
+        self.send_tail(tail, out, now)?;
+        while !self.whole && out.len() < ROOM {
+            let before = out.len();
+            if !self.copy_some(tail, store, out, now) {
+                break;
+            }
+            self.bytes += (out.len() - before) as u64;
+        }
+        Ok(())
+    }
+
+    /// Whether there is something to be copied at once.
+    pub fn hurries(&self) -> bool {
+        !self.whole && (self.walk.is_some() || !self.due.is_empty())
+    }
+
+    fn send_tail(&mut self, tail: &Tail, out: &mut Vec<u8>, now: u64) -> Result<(), Lost> {
+        let due = now / 1000 >= self.spoke + HEARTBEAT_MS;
+        if self.sent == tail.seq() && !due {
+            return Ok(());
+        }
+        while out.len() < ROOM {
+            let at = frames::begin(out, frames::TAIL);
+            out.extend_from_slice(&[0; 8]);
+            out.extend_from_slice(&now.to_le_bytes());
+            let start = out.len();
+            let mut end = false;
+            while out.len() - start < FRAME {
+                match tail.next(&mut self.cursor)? {
+                    Some(record) if record.concerns(&self.flowing) => out.extend_from_slice(record.bytes),
+                    Some(_) => {}
+                    None => {
+                        end = true;
+                        break;
+                    }
+                }
+            }
+            self.sent = self.cursor.seq - 1;
+            self.bytes += (out.len() - start) as u64;
+            out[at + frames::HEAD..at + frames::HEAD + 8].copy_from_slice(&self.sent.to_le_bytes());
+            frames::finish(out, at);
+            self.spoke = now / 1000;
+            if end {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Copy the next slot or a slice of it; `false` when there is nothing to be copied now.
+    fn copy_some(&mut self, tail: &mut Tail, store: &Store, out: &mut Vec<u8>, now: u64) -> bool {
+        if self.sent != tail.seq() {
+            return false; // Records come first.
+        }
+        if self.walk.is_some() {
+            self.slice(tail, store, out);
+            return self.done_with_all(tail, out);
+        }
+        let Some((slot, digest)) = self.due.pop_front() else {
+            return false;
+        };
+        if !self.slots.contains(slot) || self.flowing.contains(slot) {
+            return true;
+        }
+        self.flowing.insert(slot);
+        if store.len_of_slot(slot) > SLICE {
+            tail.by_effect(slot, true);
+            self.walk = Some(Walk { slot, database: 0, cursor: 0 });
+            Frame::Copy { slot, first: true, entries: &[] }.write(out);
+        } else if super::digest(store, slot) == digest {
+            self.copied += 1;
+            Frame::Copied { slot, same: true }.write(out);
+        } else {
+            let at = begin_copy(out, slot, true);
+            for database in 0..DATABASES as u8 {
+                for handle in store.entries_of_slot(database, slot) {
+                    put_entry(store, handle, slot, database, now / 1000, out);
+                }
+            }
+            frames::finish(out, at);
+            self.copied += 1;
+            Frame::Copied { slot, same: false }.write(out);
+        }
+        self.done_with_all(tail, out)
+    }
+
+    fn slice(&mut self, tail: &mut Tail, store: &Store, out: &mut Vec<u8>) {
+        let Some(walk) = &mut self.walk else { return };
+        let at = begin_copy(out, walk.slot, false);
+        let mut seen = 0;
+        while seen < SLICE && usize::from(walk.database) < DATABASES {
+            let mut visit = |handle| {
+                seen += 1;
+                put_entry(store, handle, walk.slot, walk.database, 0, out);
+            };
+            match store.scan_slot(walk.database, walk.slot, walk.cursor, &mut visit) {
+                Some(next) => walk.cursor = next,
+                None => (walk.database, walk.cursor) = (walk.database + 1, 0),
+            }
+        }
+        frames::finish(out, at);
+        if usize::from(walk.database) == DATABASES {
+            let slot = walk.slot;
+            self.walk = None;
+            self.copied += 1;
+            tail.by_effect(slot, false);
+            Frame::Copied { slot, same: false }.write(out);
+        }
+    }
+
+    fn done_with_all(&mut self, tail: &Tail, out: &mut Vec<u8>) -> bool {
+        if self.copied == self.slots.len() && self.walk.is_none() {
+            self.whole = true;
+            Frame::Whole { seq: tail.seq() }.write(out);
+        }
+        true
+    }
+
+    /// Take in what the replica says; an error ends the stream.
+    pub fn take(&mut self, frame: Frame<'_>, now_ms: u64) -> Result<(), &'static str> {
+        self.heard = now_ms;
+        match frame {
+            Frame::Ack { seq, clock } => {
+                if seq > self.sent {
+                    return Err("it acknowledges what it was not sent");
+                }
+                self.acked = self.acked.max(seq);
+                self.clock = self.clock.max(clock);
+                while self.open.front().is_some_and(|&(number, _)| number <= self.acked) {
+                    self.open.pop_front();
+                }
+                Ok(())
+            }
+            Frame::Digests { pairs } => {
+                if self.due.len() > usize::from(crate::slot::SLOT_COUNT) {
+                    return Err("it tells more slots than there are");
+                }
+                self.due.extend(frames::pairs(pairs));
+                Ok(())
+            }
+            _ => Err("it sends what only a main sends"),
+        }
+    }
+
+    /// How long the oldest record that it has not applied has been waiting, ms.
+    pub fn lag_ms(&self, now_ms: u64) -> u64 {
+        self.open.front().map_or(0, |&(_, at)| now_ms.saturating_sub(at))
+    }
+
+    /// It will be served no more: undo what it left in the tail.
+    pub fn leave(&mut self, tail: &mut Tail) {
+        if let Some(walk) = self.walk.take() {
+            tail.by_effect(walk.slot, false);
+        }
+    }
+}
+
+fn begin_copy(out: &mut Vec<u8>, slot: u16, first: bool) -> usize {
+    let at = frames::begin(out, frames::COPY);
+    out.extend_from_slice(&slot.to_le_bytes());
+    out.push(u8::from(first));
+    at
+}
+
+fn put_entry(store: &Store, handle: u32, slot: u16, database: u8, time: u64, out: &mut Vec<u8>) {
+    tail::append(out, Kind::Entry, slot, database, time, |out| codec::write_entry(store, handle, database, out));
+}
+
+/// Read records one after another.
+pub fn records(mut bytes: &[u8]) -> impl Iterator<Item = Result<Record<'_>, codec::Garbage>> {
+    std::iter::from_fn(move || {
+        if bytes.is_empty() {
+            return None;
+        }
+        match Record::parse(bytes) {
+            Ok(Some(record)) => {
+                bytes = &bytes[record.bytes.len()..];
+                Some(Ok(record))
+            }
+            Ok(None) => {
+                bytes = &[];
+                Some(Err(codec::Garbage("a record is cut off")))
+            }
+            Err(garbage) => {
+                bytes = &[];
+                Some(Err(garbage))
+            }
+        }
+    })
+}

@@ -1,0 +1,409 @@
+//! Two nodes without sockets: what a main sends, cut into any pieces, makes its replica the same.
+
+use super::frames::Frame;
+use super::{LEASE_MS, Question, Sink, admit, digest, strict};
+use crate::command::client::Token;
+use crate::command::cluster::membership::obey;
+use crate::command::dispatch;
+use crate::command::testing::{Node, readable};
+use crate::resp::Reply;
+use crate::resp::request::OwnedArgs;
+use crate::slot::SLOT_COUNT;
+use crate::store::random::Random;
+use crate::stream::codec;
+use crate::topology::Document;
+use std::collections::BTreeSet;
+
+/// `a` has all slots, `b` copies of them; or the other way round.
+fn document(epoch: u64, main: &str) -> Document {
+    flagged(epoch, main, r#""replication""#, "replicas")
+}
+
+/// With more flags, and the other one as a replica or as a learner.
+fn flagged(epoch: u64, main: &str, flags: &str, part: &str) -> Document {
+    let other = if main == "a" { "b" } else { "a" };
+    let text = format!(
+        r#"{{"epoch":{epoch},"replicas":1,"flags":[{flags}],
+        "nodes":[{{"id":"a","host":"10.0.0.1","port":7001}},{{"id":"b","host":"10.0.0.2","port":7002}}],
+        "slots":[{{"main":"{main}","ranges":"0-16383","{part}":["{other}"]}}]}}"#
+    );
+    Document::parse(text.as_bytes()).unwrap()
+}
+
+struct Pair {
+    main: Node,
+    replica: Node,
+    random: Random,
+    now: u64,
+    /// Bytes under way to the replica.
+    wire: Vec<u8>,
+}
+
+impl Pair {
+    fn new(seed: u64) -> Pair {
+        let mut pair = Pair {
+            main: Node::with(&[("node-id", "a")]),
+            replica: Node::with(&[("node-id", "b")]),
+            random: Random::new(seed),
+            now: 1000,
+            wire: Vec::new(),
+        };
+        pair.obey(document(1, "a"));
+        pair
+    }
+
+    fn obey(&mut self, document: Document) {
+        obey(&mut self.main.engine, document.clone()).unwrap();
+        obey(&mut self.replica.engine, document).unwrap();
+    }
+
+    fn sink(&mut self) -> &mut Sink {
+        &mut self.replica.engine.replication.as_mut().unwrap().sinks[0]
+    }
+
+    /// Connect; the answer's first frame is on the wire.
+    fn connect(&mut self) {
+        let token = self.main.connect();
+        let sink = self.sink();
+        let (run, seq) = if sink.whole { (sink.run.clone(), sink.seq) } else { (String::new(), 0) };
+        let run = run.as_str();
+        let epoch = self.main.engine.membership.as_ref().unwrap().document.epoch;
+        let question = Question { cluster: "", epoch, node: "b", ranges: "0-16383", run, seq };
+        let first = admit(&mut self.main.engine, token, &question, self.now).unwrap();
+        self.wire = first.strip_prefix(b"+STREAM\r\n").unwrap().to_vec();
+    }
+
+    /// The connection breaks, and with it what was under way.
+    fn cut(&mut self) {
+        self.wire.clear();
+        let now = self.now;
+        self.sink().lost(now);
+    }
+
+    /// Ask the main as its event loop would: empty when the reply is held.
+    fn ask(&mut self, token: Token, words: &[&str]) -> String {
+        let args = OwnedArgs::from_parts(words.iter().map(|word| word.as_bytes()));
+        let engine = &mut self.main.engine;
+        let mut client = engine.clients.take(token).unwrap();
+        let mut out = Reply::new(false);
+        let touched = strict::touched(engine, &client, &args.as_args());
+        dispatch::serve(engine, &mut client, &args.as_args(), &mut out);
+        strict::hold(engine, &mut client, touched, &mut out, 0, self.now * 1000);
+        engine.clients.put_back(client);
+        readable(out.bytes())
+    }
+
+    /// What was held and has been let go since.
+    fn heard(&mut self, token: Token) -> String {
+        strict::release(&mut self.main.engine, self.now * 1000);
+        self.main.heard(token)
+    }
+
+    /// One turn of both loops.
+    fn turn(&mut self) {
+        self.now += 1 + self.random.bits() % 60;
+        let engine = &mut self.main.engine;
+        let mut replication = engine.replication.take().unwrap();
+        for source in &mut replication.sources {
+            source.pump(&mut engine.tail, &engine.store, &mut self.wire, self.now * 1000).unwrap();
+        }
+        engine.replication = Some(replication);
+        // Not everything arrives at once.
+        let arrived = self.random.below(self.wire.len() + 1);
+        let engine = &mut self.replica.engine;
+        let mut replication = engine.replication.take().unwrap();
+        let (sink, mut used, mut words) = (&mut replication.sinks[0], 0, Vec::new());
+        while let Some((frame, len)) = Frame::parse(&self.wire[used..arrived]).unwrap() {
+            sink.take(engine, frame, self.now).unwrap();
+            used += len;
+        }
+        sink.say(engine, &mut words, self.now);
+        engine.replication = Some(replication);
+        self.wire.drain(..used);
+        let source = &mut self.main.engine.replication.as_mut().unwrap().sources[0];
+        let mut at = 0;
+        while let Some((frame, len)) = Frame::parse(&words[at..]).unwrap() {
+            source.take(frame, self.now).unwrap();
+            at += len;
+        }
+    }
+
+    fn write_something(&mut self) {
+        let key = format!("k{}", self.random.below(200));
+        let tagged = format!("{{big}}{}", self.random.below(3000));
+        let other = format!("{{big}}{}", self.random.below(3000));
+        let number = self.random.below(1000).to_string();
+        let words: &[&str] = match self.random.below(16) {
+            0 => &["SET", &key, &number],
+            1 => &["INCR", &tagged],
+            2 => &["RENAME", &tagged, &other],
+            3 => &["DEL", &key, &tagged],
+            4 => &["SADD", "{big}set", &number],
+            5 => &["SPOP", "{big}set"],
+            6 => &["SUNIONSTORE", "{big}all", "{big}set", "{big}all"],
+            7 => &["RPUSH", "{big}list", &number],
+            8 => &["LMOVE", "{big}list", "{big}other", "LEFT", "RIGHT"],
+            9 => &["PEXPIRE", &key, &number],
+            10 => &["HSET", "hash", &number, &key],
+            11 => &["ZADD", "{big}zset", &number, &key],
+            12 => &["MSET", &key, "1", &tagged, &number],
+            13 => &["COPY", &tagged, &other, "REPLACE"],
+            14 => &["SET", &tagged, &number, "PX", &number],
+            _ => &["APPEND", &tagged, "x"],
+        };
+        let token = 0;
+        self.main.engine.clients.get_mut(token).unwrap().routed = true;
+        self.main.ask_as(token, words);
+        let later = self.random.bits() % 5;
+        self.main.pass(later);
+        self.replica.pass(later);
+    }
+
+    /// Until everything has arrived.
+    fn settle(&mut self) {
+        for _ in 0..10_000 {
+            self.turn();
+            let seq = self.main.engine.tail.seq();
+            let source = &self.main.engine.replication.as_ref().unwrap().sources[0];
+            if source.whole && source.acked == seq {
+                return;
+            }
+        }
+        panic!("it never has everything");
+    }
+
+    fn same(&self) {
+        for slot in 0..SLOT_COUNT {
+            let (one, other) = (digest(&self.main.engine.store, slot), digest(&self.replica.engine.store, slot));
+            if one != other {
+                let entries = |node: &Node| -> BTreeSet<String> {
+                    let store = &node.engine.store;
+                    let told = |at| {
+                        let mut value = Vec::new();
+                        codec::write_value(store, at, &mut value);
+                        let key = String::from_utf8_lossy(store.key_of(at)).into_owned();
+                        format!("{key} {:?} {}", store.meta_of(at).expiry, String::from_utf8_lossy(&value))
+                    };
+                    store.entries_of_slot(0, slot).map(told).collect()
+                };
+                let (main, replica) = (entries(&self.main), entries(&self.replica));
+                let more: Vec<_> = main.difference(&replica).collect();
+                panic!(
+                    "slot {slot}: {more:?} of the main, {:?} of the replica",
+                    replica.difference(&main).collect::<Vec<_>>()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_replica_is_what_its_main_is_however_the_wire_is_cut_and_whenever_it_breaks() {
+    for seed in 0..12 {
+        let mut pair = Pair::new(seed);
+        // More keys in one slot than are copied at once, before the replica comes.
+        for number in 0..2500 {
+            let key = format!("{{big}}{number}");
+            pair.main.ask(&["SET", &key, "0"]);
+        }
+        (0..300).for_each(|_| pair.write_something());
+        pair.connect();
+        for _ in 0..2000 {
+            pair.write_something();
+            if pair.random.below(3) == 0 {
+                pair.turn();
+            }
+            if pair.random.below(300) == 0 {
+                pair.cut();
+                pair.connect();
+            }
+        }
+        pair.settle();
+        pair.same();
+        let counts = pair.main.engine.replication.as_ref().unwrap().counts;
+        assert!(counts.full >= 1, "{seed}");
+    }
+}
+
+#[test]
+fn who_comes_back_goes_on_where_it_was_or_gets_only_the_slots_that_differ() {
+    let mut pair = Pair::new(3);
+    (0..500).for_each(|_| pair.write_something());
+    pair.connect();
+    pair.settle();
+    pair.cut();
+    (0..50).for_each(|_| pair.write_something());
+    pair.connect();
+    pair.settle();
+    pair.same();
+    assert_eq!(pair.main.engine.replication.as_ref().unwrap().counts.partial, 1);
+
+    pair.cut();
+    pair.main.ask(&["SET", "one", "1"]);
+    pair.main.engine.tail.continue_from(10_000); // The records are not there any more.
+    let before = pair.sink().bytes;
+    pair.connect();
+    pair.settle();
+    pair.same();
+    assert!(pair.sink().bytes - before < 100, "only one key has changed");
+    assert_eq!(pair.main.engine.replication.as_ref().unwrap().counts.full, 2);
+}
+
+#[test]
+fn a_replica_hides_what_has_expired_and_leaves_its_removal_to_the_main() {
+    let mut pair = Pair::new(4);
+    pair.main.ask(&["SET", "k", "v", "PX", "500"]);
+    pair.connect();
+    pair.settle();
+    pair.replica.expect(&[("READONLY", "+OK"), ("GET k", "$1 v"), ("DBSIZE", ":0"), ("KEYS *", "*0")]);
+    pair.replica.pass(501);
+    pair.replica.expect(&[("GET k", "$-1"), ("SET k w", "-MOVED 7629 10.0.0.1:7001")]);
+    assert_eq!(pair.replica.engine.store.sweep_expired(1000).expired, 0);
+    assert_eq!(pair.replica.engine.store.len(), 1, "it is still there");
+    pair.main.expect(&[("PERSIST k", ":1")]); // By the main's clock its time has not come.
+    pair.settle();
+    pair.replica.expect(&[("GET k", "$1 v")]);
+    pair.main.expect(&[("FLUSHALL", "+OK")]);
+    pair.settle();
+    pair.replica.expect(&[("GET k", "$-1")]);
+}
+
+#[test]
+fn a_promoted_replica_ends_its_stream_and_serves_and_a_deposed_main_counts_what_was_lost() {
+    let mut pair = Pair::new(5);
+    pair.main.ask(&["SET", "k", "v"]);
+    pair.connect();
+    pair.settle();
+    pair.main.ask(&["SET", "lost", "1"]);
+    obey(&mut pair.replica.engine, document(2, "b")).unwrap();
+    assert!(pair.replica.engine.replication.as_ref().unwrap().sinks.is_empty());
+    pair.replica.expect(&[("GET k", "$1 v"), ("SET k w", "+OK")]);
+    obey(&mut pair.main.engine, document(2, "b")).unwrap();
+    pair.main.expect(&[("GET k", "-MOVED 7629 10.0.0.2:7002")]);
+    let replication = pair.main.engine.replication.as_ref().unwrap();
+    assert_eq!((replication.counts.lost_writes, replication.sinks.len(), replication.sources.len()), (1, 1, 0));
+    let old = Question { cluster: "", epoch: 1, node: "a", ranges: "0-16383", run: "", seq: 0 };
+    let token = pair.replica.connect();
+    let refused = admit(&mut pair.replica.engine, token, &old, 0).unwrap_err();
+    assert_eq!(refused.0, &b"STALE epoch 1 is older than 2"[..]);
+}
+
+#[test]
+fn waiting_for_replicas_ends_when_they_have_it() {
+    let mut pair = Pair::new(6);
+    pair.connect();
+    pair.settle();
+    pair.main.expect(&[("SET k v", "+OK"), ("WAIT 1 0", "")]);
+    pair.settle();
+    crate::command::replicate::serve_waiting(&mut pair.main.engine);
+    assert_eq!(pair.main.heard_by_first(), ":1");
+    pair.main.expect(&[("WAIT 2 20", "")]);
+    pair.main.pass(30);
+    assert_eq!(pair.main.heard_by_first(), ":1");
+}
+
+const STRICT: &str = r#""replication","strict""#;
+
+/// A pair in strict mode, in sync, and another client.
+fn strict_pair(seed: u64) -> (Pair, Token) {
+    let mut pair = Pair::new(seed);
+    pair.obey(flagged(2, "a", STRICT, "replicas"));
+    pair.connect();
+    pair.settle();
+    let other = pair.main.connect();
+    (pair, other)
+}
+
+#[test]
+fn a_strict_reply_leaves_when_the_replica_has_it_and_nobody_sees_the_value_before() {
+    let (mut pair, other) = strict_pair(7);
+    assert_eq!(pair.ask(0, &["SET", "k", "v"]), "", "not yet");
+    assert_eq!(pair.ask(0, &["PING"]), "", "replies keep their order");
+    assert_eq!(pair.ask(other, &["GET", "k"]), "", "a dirty read");
+    assert_eq!((pair.heard(0), pair.heard(other)), (String::new(), String::new()));
+    pair.settle();
+    assert_eq!((pair.heard(0), pair.heard(other)), ("+OK +PONG".into(), "$1 v".into()));
+    assert_eq!(pair.ask(other, &["GET", "k"]), "$1 v", "it is on both");
+    assert_eq!(pair.ask(0, &["FASTCACHE", "CONSISTENCY", "EVENTUAL"]), "+OK");
+    assert_eq!(pair.ask(0, &["SET", "k", "w"]), "+OK", "who does not care does not wait");
+    assert_eq!(pair.ask(other, &["GET", "k"]), "", "and others do not see it before it is safe");
+    assert_eq!(pair.ask(other, &["GET", "elsewhere"]), "", "behind that one");
+    let third = pair.main.connect();
+    assert_eq!(pair.ask(third, &["GET", "elsewhere"]), "$-1", "its slot has no news");
+    assert_eq!(pair.ask(third, &["MULTI"]), "+OK");
+    assert_eq!(pair.ask(third, &["INCR", "n"]), "+QUEUED");
+    assert_eq!(pair.ask(third, &["EXEC"]), "");
+    pair.settle();
+    assert_eq!((pair.heard(other), pair.heard(third)), ("$1 w $-1".into(), "*1 :1".into()));
+}
+
+#[test]
+fn a_main_reads_only_while_its_replica_has_lately_sent_back_its_clock() {
+    let (mut pair, other) = strict_pair(8);
+    assert_eq!(pair.ask(other, &["GET", "k"]), "$-1");
+    pair.now += LEASE_MS + 100;
+    assert_eq!(pair.ask(other, &["GET", "k"]), "", "it may have been deposed meanwhile");
+    pair.turn();
+    pair.settle();
+    for _ in 0..20 {
+        pair.turn(); // Until a heartbeat has gone there and back.
+    }
+    assert_eq!(pair.heard(other), "$-1");
+    pair.now += LEASE_MS + 100;
+    assert_eq!(pair.ask(other, &["GET", "k"]), "");
+    pair.now += strict::PATIENCE_MS + 1;
+    assert_eq!(pair.heard(other), "-NOREPLICAS no replica says that this node is the main");
+    assert_eq!(pair.ask(other, &["GET", "k"]), "");
+    obey(&mut pair.main.engine, flagged(3, "b", STRICT, "replicas")).unwrap();
+    assert_eq!(pair.heard(other), "-MOVED 7629 10.0.0.2:7002");
+}
+
+#[test]
+fn without_a_replica_in_sync_strict_writes_are_refused_and_reads_go_on_once_that_is_granted() {
+    let (mut pair, other) = strict_pair(9);
+    assert_eq!(pair.ask(0, &["SET", "k", "v"]), "");
+    assert_eq!(pair.ask(other, &["GET", "k"]), "");
+    let token = pair.main.engine.replication.as_ref().unwrap().sources[0].token;
+    super::gone(&mut pair.main.engine, token, super::Role::Source, pair.now);
+    assert_eq!(pair.ask(other, &["SET", "x", "y"]), "", "refused, but behind the read");
+    let third = pair.main.connect();
+    assert_eq!(pair.ask(third, &["SET", "x", "y"]), "-NOREPLICAS Not enough good replicas to write.");
+    obey(&mut pair.main.engine, flagged(3, "a", STRICT, "learners")).unwrap();
+    assert!(pair.heard(0).starts_with("-UNKNOWN outcome"), "nobody but us has it");
+    assert_eq!(pair.heard(other), "$1 v -NOREPLICAS Not enough good replicas to write.");
+    assert_eq!(pair.ask(third, &["SET", "x", "y"]), "-NOREPLICAS Not enough good replicas to write.");
+    assert_eq!(pair.ask(third, &["FASTCACHE", "CONSISTENCY", "EVENTUAL"]), "+OK");
+    assert_eq!(pair.ask(third, &["SET", "x", "y"]), "+OK");
+}
+
+#[test]
+fn who_is_promoted_waits_until_the_main_before_it_reads_no_more() {
+    let (mut pair, _) = strict_pair(10);
+    pair.replica.engine.replication.as_mut().unwrap().sinks[0].promised = crate::command::replicate::steady_ms();
+    obey(&mut pair.replica.engine, flagged(3, "b", STRICT, "learners")).unwrap();
+    let (until, all) = pair.replica.engine.paused.expect("it waits");
+    let wait = until - pair.replica.engine.store.now();
+    // Some of it may have passed.
+    assert!((1..=LEASE_MS * 2).contains(&wait) && !all, "{wait}");
+    let client = pair.replica.engine.clients.get(0).unwrap();
+    let holds = |words: &[&str]| {
+        let args = OwnedArgs::from_parts(words.iter().map(|word| word.as_bytes()));
+        pair.replica.engine.holds(client, &args.as_args())
+    };
+    assert_eq!((holds(&["GET", "k"]), holds(&["SET", "k", "v"]), holds(&["PING"])), (true, true, false));
+}
+
+#[test]
+fn writes_are_refused_when_the_oldest_that_a_replica_lacks_is_too_old() {
+    let mut pair = Pair::new(11);
+    pair.connect();
+    pair.settle();
+    pair.main.expect(&[("SET k v", "+OK")]);
+    let now = crate::command::replicate::steady_ms();
+    let token = pair.main.engine.replication.as_ref().unwrap().sources[0].token;
+    super::gone(&mut pair.main.engine, token, super::Role::Source, now);
+    pair.main.expect(&[("SET k v", "+OK"), ("CONFIG SET max-unreplicated-ms 1", "+OK")]);
+    pair.main.engine.replication.as_mut().unwrap().note_writes(u64::MAX, now.saturating_sub(500));
+    assert!(pair.main.line("SET k w").starts_with("-NOREPLICAS the oldest write that b does not have is"));
+    pair.main.expect(&[("GET k", "$1 v"), ("CONFIG SET max-unreplicated-ms 0", "+OK"), ("SET k w", "+OK")]);
+}
