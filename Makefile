@@ -16,8 +16,8 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-up: release ## Build FastCache and start a cluster here (NODES=3, ARGS="--node-port 7001")
-	@.venv/bin/fastcache up $(if $(filter-out file,$(origin NODES)),--nodes $(NODES)) $(ARGS)
+up: release ## Build FastCache and start a small cluster here (NODES=3, ARGS="--node-port 7001")
+	@.venv/bin/fastcache up --nodes $(NODES) $(ARGS)
 
 down: ## Stop the cluster that `make up` started
 	@if [ -x .venv/bin/fastcache ]; then .venv/bin/fastcache down; fi

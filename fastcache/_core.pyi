@@ -69,6 +69,8 @@ class Proxy:
     def heartbeat(self) -> int:
         """A number that rises while the loop lives."""
 
+    def trouble(self) -> int:
+        """A number that rises when a node cannot be reached or turns requests away. Costs nothing to ask."""
     def stats(self) -> dict[str, int | float]:
         """The counters by name."""
 

@@ -28,7 +28,7 @@ def port_option(name: str, default: int, text: str) -> Callable[[Any], Any]:
 @click.option(
     "--proxies",
     type=click.IntRange(min=1, max=100),
-    help=f"How many proxies. [default: {plan.DEFAULT_PROXIES}]",
+    help=f"How many proxies. [default: one for {plan.NODES_PER_PROXY} nodes, at least {plan.FEWEST_PROXIES}]",
 )
 @port_option("--port", plan.DEFAULT_PORT, "Port of the whole cluster: HAProxy's.")
 @port_option("--node-port", plan.DEFAULT_NODE_PORT, "Port of the first node; the others follow.")
@@ -62,6 +62,7 @@ def port_option(name: str, default: int, text: str) -> Callable[[Any], Any]:
 def command(only: str | None, settings: tuple[str, ...], directory: Path, **said: Any) -> None:
     """Start a cluster on this machine and return when it answers.
 
+    With no options it is the reference cluster: 50 nodes, 5 proxies, the health service and HAProxy.
     Everything runs as processes of yours on the loopback interface; no root is needed. Called again, it
     starts what has ended meanwhile.
     """

@@ -17,6 +17,7 @@ import time
 sys.path.insert(0, __file__.rsplit("/", 3)[0])
 
 from fastcache import _core
+from fastcache.daemon.complain import complain
 from fastcache.daemon.follow import Follower
 from fastcache.daemon.lean import BAD_CONFIGURATION, FAILED, Log, Signals, serve, settings_from, tell
 
@@ -49,6 +50,7 @@ def main(name: str, settings_descriptor: str) -> int:
         proxy.set_topology(follower.topology, here)
     if follower.services:
         _thread.start_new_thread(follower.follow, ())
+        _thread.start_new_thread(complain, (proxy, follower, own.get("identity", "")))
     del settings, of_the_core, chosen, own
     gc.collect()
     tell("READY=1\nSTATUS=serving")

@@ -10,8 +10,10 @@ from fastcache.errors import UsageError
 from fastcache.model import Endpoint
 
 LOOPBACK = "127.0.0.1"
-DEFAULT_NODES = 3
-DEFAULT_PROXIES = 2
+# The reference cluster; a proxy for every ten nodes, and never fewer than two.
+DEFAULT_NODES = 50
+NODES_PER_PROXY = 10
+FEWEST_PROXIES = 2
 DEFAULT_NODE_PORT = 7001
 DEFAULT_PROXY_PORT = 6382
 DEFAULT_HEALTH_PORT = 8080
@@ -91,7 +93,9 @@ def cluster(wish: Wish, directory: Path) -> tuple[ProcessSpec, ...]:
     specs = [node(port, directory, wish.settings, url) for port in ports]
     if service:
         specs.append(service)
-        ports = run_of_ports("proxy", wish.proxies, DEFAULT_PROXIES, wish.proxy_port, DEFAULT_PROXY_PORT)
+        ports = run_of_ports(
+            "proxy", wish.proxies, proxies_for(len(ports)), wish.proxy_port, DEFAULT_PROXY_PORT
+        )
         specs += [proxy(port, directory, wish.settings, url) for port in ports]
         if wish.balancer:
             specs.append(balancer(wish, directory))
@@ -112,6 +116,11 @@ def judge_copies(wish: Wish, nodes: int) -> None:
         raise UsageError(f"{counted(wish.replicas, 'replica')} need {wish.replicas + 1} nodes at least")
     if wish.consistency == "strict" and not wish.replicas:
         raise UsageError("strict consistency needs copies: add --replicas 1")
+
+
+def proxies_for(nodes: int) -> int:
+    """How many proxies stand in front of so many nodes when nothing is said."""
+    return max(FEWEST_PROXIES, nodes // NODES_PER_PROXY)
 
 
 def run_of_ports(noun: str, wished: int | None, usual: int, first: int | None, usual_first: int) -> range:

@@ -119,6 +119,7 @@ class ProxyConfiguration:
             "topology": static_topology(self.own["nodes"]).decode() if self.own["nodes"] else "",
             "here": " ".join(names_of_this_host(chosen, self.own)),
             "admin-key": "".join(self.own["admin-key"]),
+            "identity": identity,
             "registration": self.registration(identity, chosen),
         }
         return (*self.core, *options(self.own), *((f"proxy.{name}", value) for name, value in told.items()))

@@ -13,7 +13,7 @@ from tests.cluster.embedded import Embedded, until
 
 
 def test_a_cluster_comes_up_serves_tells_how_it_is_and_goes(embedded: Embedded) -> None:
-    up = embedded.up()
+    up = embedded.up("--nodes", "3")
     assert up.returncode == 0, up.stderr
     assert "3 nodes answer" in up.stdout
     assert f"redis-cli -p {embedded.port}" in up.stdout
@@ -48,7 +48,7 @@ def test_a_second_up_finds_what_runs_and_refuses_another_size(embedded: Embedded
 
 
 def test_a_killed_node_makes_the_status_degraded_and_up_starts_it_again(embedded: Embedded) -> None:
-    embedded.up()
+    embedded.up("--nodes", "3")
     first, victim = embedded.pid(0), embedded.pid(1)
     os.kill(victim, signal.SIGKILL)
     until(lambda: embedded.status()[0] == 3, "degraded")

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -443,3 +444,38 @@ def test_a_password_lets_clients_in_and_keeps_others_out(embedded: Embedded) -> 
         process = f"/proc/{pid(embedded, kind)}"
         for file in ("cmdline", "environ"):
             assert b"s3cret" not in Path(process, file).read_bytes()
+
+
+def test_what_follows_a_wait_in_a_pipeline_is_served_once_the_wait_is_over(client: Client) -> None:
+    other = client("proxy")
+    for keys in (("q",), tuple(f"q:{number}" for number in range(6))):
+        waiting = client("proxy").connection_pool.get_connection()
+        waiting.send_packed_command(
+            waiting.pack_commands([("BLPOP", *keys, 20), ("PING",), ("ECHO", "hi"), ("GET", "none")])
+        )
+        other.rpush(keys[0], "x")
+        replies = [waiting.read_response() for _ in range(4)]
+        assert replies == [[keys[0].encode(), b"x"], b"PONG", b"hi", None]
+        waiting.disconnect()
+
+
+def test_a_pause_holds_requests_back_and_a_reply_nobody_wants_does_not_come(client: Client) -> None:
+    door, other = client("proxy"), client("proxy")
+    connection = door.connection_pool.get_connection()
+    connection.send_command("CLIENT", "REPLY", "OFF")
+    connection.send_command("SET", "a", 1)
+    connection.send_command("MSET", "b", 2, "c", 3, "d", 4)
+    connection.send_command("CLIENT", "REPLY", "ON")
+    assert connection.read_response() == b"OK"
+    connection.send_command("CLIENT", "REPLY", "SKIP")
+    connection.send_command("GET", "a")
+    connection.send_command("MGET", "a", "b", "c", "d")
+    assert connection.read_response() == [b"1", b"2", b"3", b"4"]
+    connection.send_command("CLIENT", "PAUSE", 300)
+    assert connection.read_response() == b"OK"
+    begun = time.monotonic()
+    assert other.get("a") == b"1"
+    assert time.monotonic() - begun > 0.2
+    connection.send_command("WAIT", 1, 100000)
+    assert connection.read_response() == 0
+    connection.disconnect()

@@ -53,7 +53,16 @@ def start_fleet(directory: Path) -> Fleet:
     door = first + NODES + 3
     options = [f"--{kind}-port={port}" for kind, port in ports.items()]
     settings = ["--set", "enable-debug-command=yes"]
-    up = call(home, "up", f"--nodes={NODES}", "--proxies=1", f"--port={door}", *options, *settings)
+    up = call(
+        home,
+        "up",
+        f"--nodes={NODES}",
+        "--proxies=1",
+        "--profile=reference",
+        f"--port={door}",
+        *options,
+        *settings,
+    )
     if up.returncode:
         raise ServerFailedError(up.stdout + up.stderr)
     status = json.loads(call(home, "status", "-o", "json").stdout)

@@ -10,8 +10,8 @@ from fastcache.errors import UsageError
 HOME = Path("/somewhere")
 
 
-def test_without_a_word_there_are_three_nodes_and_all_that_stands_before_them() -> None:
-    specs = cluster(Wish(), HOME)
+def test_three_nodes_have_all_that_stands_before_them() -> None:
+    specs = cluster(Wish(nodes=3), HOME)
     nodes, others = specs[:3], specs[3:]
     assert [spec.name for spec in nodes] == ["node-7001", "node-7002", "node-7003"]
     assert [spec.name for spec in others] == ["health", "proxy-6382", "proxy-6383", "haproxy"]
@@ -25,7 +25,8 @@ def test_nodes_alone_and_a_machine_without_haproxy_are_possible() -> None:
     assert {spec.kind for spec in cluster(Wish(only_nodes=True), HOME)} == {"node"}
     assert "balancer" not in {spec.kind for spec in cluster(Wish(balancer=False), HOME)}
     assert told(cluster(Wish(only_nodes=True, nodes=1), HOME)) == "1 node"
-    assert told(cluster(Wish(), HOME)) == "3 nodes, the health service, 2 proxies and HAProxy"
+    assert told(cluster(Wish(), HOME)) == "50 nodes, the health service, 5 proxies and HAProxy"
+    assert told(cluster(Wish(nodes=3), HOME)) == "3 nodes, the health service, 2 proxies and HAProxy"
 
 
 def test_two_processes_on_one_port_are_refused_before_anything_starts() -> None:
@@ -74,5 +75,6 @@ def test_nodes_past_the_last_port_are_refused() -> None:
     ],
 )
 def test_a_wish_for_something_else_than_runs_is_told(wish: Wish, reason: str) -> None:
-    assert reason in differs(wish, cluster(Wish(), HOME))
-    assert bool(reason) == bool(differs(wish, cluster(Wish(), HOME)))
+    running = cluster(Wish(nodes=3), HOME)
+    assert reason in differs(wish, running)
+    assert bool(reason) == bool(differs(wish, running))

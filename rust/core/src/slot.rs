@@ -88,7 +88,7 @@ pub fn slot_of(key: &[u8]) -> u16 {
 
 /// What stands between the first `{` and the next `}`, or else the whole key.
 #[inline]
-fn hashed_part(key: &[u8]) -> &[u8] {
+pub fn hashed_part(key: &[u8]) -> &[u8] {
     let Some(open) = memchr::memchr(b'{', key) else {
         return key;
     };

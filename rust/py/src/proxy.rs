@@ -59,6 +59,11 @@ impl Proxy {
         self.inner.heartbeat()
     }
 
+    /// A number that rises when a node cannot be reached or turns requests away.
+    fn trouble(&self) -> u64 {
+        self.inner.trouble()
+    }
+
     /// The counters by name; whole numbers come as int.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stats = PyDict::new(py);

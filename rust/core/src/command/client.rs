@@ -66,6 +66,8 @@ pub struct Client {
     pub over_soft_limit_since: u64,
     /// Came through the Unix socket.
     pub by_unix_socket: bool,
+    /// Wants to be told before its server restarts or a node is replaced (CLIENT MAINT_NOTIFICATIONS).
+    pub maintenance: bool,
     /// Is shown every command (MONITOR).
     pub monitor: bool,
     /// What it reads is tracked (CLIENT TRACKING).
@@ -166,6 +168,7 @@ impl Client {
             query_bytes: 0,
             over_soft_limit_since: 0,
             by_unix_socket: false,
+            maintenance: false,
             monitor: false,
             tracking: None,
             reads_copies: false,

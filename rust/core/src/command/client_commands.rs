@@ -84,6 +84,12 @@ pub const COMMANDS: &[Command] = &[Command {
             ..sub("no-touch", no_touch, 3, SELF)
         },
         Command {
+            since: "8.2.0",
+            summary: "Has the connection told (RESP3) before its server restarts or a node is replaced.",
+            syntax: "<ON | OFF> [MOVING-ENDPOINT-TYPE type]",
+            ..sub("maint_notifications", maintenance, -3, SELF)
+        },
+        Command {
             since: "6.0.0",
             summary: "Has the connection told when keys it has read change.",
             syntax: "<ON | OFF> [REDIRECT client-id] [PREFIX prefix [PREFIX prefix ...]] [BCAST] [OPTIN] [OPTOUT] [NOLOOP]",
@@ -150,6 +156,21 @@ fn set_info(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     } else {
         ctx.client.library.1 = value.to_vec();
     }
+    ctx.out.ok();
+    Ok(())
+}
+
+/// Of the types of endpoints only `none` is ever told: who comes through a balancer comes back through it.
+fn maintenance(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
+    let on = args.is(2, "ON");
+    let known = args.len() == 3 || (args.len() == 5 && args.is(3, "MOVING-ENDPOINT-TYPE"));
+    if !known || !(on || args.is(2, "OFF")) {
+        return Err(Fault::SYNTAX);
+    }
+    if on && !ctx.client.resp3 {
+        return Err(Fault::new("ERR notifications need RESP3: send HELLO 3 first"));
+    }
+    ctx.client.maintenance = on;
     ctx.out.ok();
     Ok(())
 }

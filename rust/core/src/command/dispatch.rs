@@ -134,7 +134,7 @@ pub fn resolve_quietly(args: &Args<'_>) -> Option<(&'static Command, u32)> {
 
 /// Whether the client may run the command now.
 #[inline]
-fn admit(engine: &mut Engine, client: &mut Client, row: &'static Command, args: &Args<'_>) -> Result<(), Fault> {
+pub fn admit(engine: &mut Engine, client: &mut Client, row: &'static Command, args: &Args<'_>) -> Result<(), Fault> {
     if !client.authenticated && engine.settings.text(Name::requirepass).is_empty() {
         client.authenticated = true; // The password was taken away since the client came.
     }

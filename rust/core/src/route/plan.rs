@@ -62,7 +62,7 @@ pub fn plan(row: &Command, args: &Args<'_>, map: &Map) -> Plan {
     // The common case first: a command with one key, at the first argument.
     if let [spec] = row.keys
         && spec.is_first_argument()
-        && !row.is(flag::BLOCKING)
+        && !row.is(flag::BLOCKING | flag::MOVABLE_KEYS)
     {
         return by_key(args.at(1), map);
     }
@@ -97,9 +97,16 @@ fn plan_slowly(row: &Command, args: &Args<'_>, map: &Map) -> Plan {
     if row.keys.is_empty() || row.group == "pubsub" && name != "spublish" {
         return Plan::Here;
     }
-    let Some(keys) = row.key_arguments(args) else {
-        return Plan::Refuse(Fault::SYNTAX);
+    let Some(mut keys) = row.key_arguments(args) else {
+        return any_node(map); // It says what is wrong with it.
     };
+    if matches!(name, "sort" | "sort_ro" | "georadius" | "georadiusbymember") {
+        let word = |at: &usize| args.is(*at, "STORE") || args.is(*at, "STOREDIST");
+        keys.extend((2..args.len()).filter(word).map(|at| at + 1).filter(|at| *at < args.len()));
+        if let Some(fault) = reaches_elsewhere(args, map) {
+            return Plan::Refuse(fault);
+        }
+    }
     let mut owner = None;
     let mut spread = false;
     for index in &keys {
@@ -118,6 +125,24 @@ fn plan_slowly(row: &Command, args: &Args<'_>, map: &Map) -> Plan {
         None if row.is(flag::MOVABLE_KEYS) || row.group == "scripting" => any_node(map),
         None => Plan::Here,
     }
+}
+
+/// SORT reads other keys by patterns: their node is known only where a `{tag}` without a star says it.
+fn reaches_elsewhere(args: &Args<'_>, map: &Map) -> Option<Fault> {
+    if !args.at(0).get(..4)?.eq_ignore_ascii_case(b"sort") {
+        return None;
+    }
+    let here = map.owner_of(args.at(1));
+    let elsewhere = |pattern: &[u8]| {
+        let fixed = pattern.strip_suffix(b"*").unwrap_or(pattern);
+        let tag = crate::slot::hashed_part(fixed);
+        pattern.contains(&b'*') && (tag.len() == fixed.len() || tag.contains(&b'*') || map.owner_of(fixed) != here)
+    };
+    (2..args.len()).find_map(|at| {
+        let option = ["BY", "GET"].into_iter().find(|word| args.is(at, word))?;
+        let text = format!("ERR {option} option of SORT denied in cluster mode.");
+        elsewhere(args.get(at + 1)?).then(|| Fault::new(text))
+    })
 }
 
 fn by_key(key: &[u8], map: &Map) -> Plan {
@@ -142,7 +167,7 @@ fn debug(args: &Args<'_>, map: &Map) -> Plan {
     if ["SLEEP", "SET-ACTIVE-EXPIRE", "POPULATE", "RELOAD"].iter().any(|word| args.is(1, word)) {
         return Plan::Everywhere(Merge::AllOk);
     }
-    Plan::Here
+    any_node(map)
 }
 
 /// Commands whose keys may be spread: what their parts are merged by.

@@ -47,6 +47,9 @@ impl EventLoop {
     /// A node answered that it does not serve this request now.
     pub(super) fn turned_away(&mut self, key: Key, owed: &Owed, reply: &[u8], request: &[u8]) {
         let now = self.engine.store.now();
+        if self.stale_until <= now {
+            self.trouble.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
         self.stale_until = now + 1_000; // Whoever follows the topology had better ask for it.
         let parked = self.parked(owed, request, key, reply.to_vec());
         if !matches!(key.owner, 0 | READER) && parked.replies > 1 {
@@ -133,6 +136,10 @@ impl EventLoop {
         }
         self.waiting.push_back(parked);
         self.next_round = self.next_round.min(now + PAUSE_MS);
+        if !may_pass && !self.failing_over {
+            self.failing_over = true;
+            self.announce_maintenance("FAILING_OVER", Some(self.options.failover_wait.div_ceil(1000)));
+        }
     }
 
     fn tell_error(&mut self, parked: Parked) {

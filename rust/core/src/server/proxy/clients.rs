@@ -86,7 +86,17 @@ impl EventLoop {
             }
             return true;
         }
+        if self.engine.paused.is_some() && self.engine.holds(client, args) {
+            return false;
+        }
         let plan = route::plan(row, args, &self.map);
+        if (client.monitor || client.subscriptions() > 0)
+            && !matches!(plan, Plan::Here)
+            && let Err(fault) = dispatch::admit(&mut self.engine, client, row, args)
+        {
+            self.answer_error(lane, &fault);
+            return true;
+        }
         if matches!(plan, Plan::Alone(_) | Plan::Watch(_) | Plan::Vigil(_)) && lane.waiting() > 0 {
             return false; // Its connection is another than theirs: it must not overtake them.
         }
@@ -145,6 +155,9 @@ impl EventLoop {
             }
         }
         let way = channels::way_of(row.name).filter(|_| !queues);
+        if row.group == "pubsub" {
+            self.next_tune = 0; // What nobody listens to any more need not be heard.
+        }
         let Some(way) = way else {
             return self.answer_here(client, lane, args);
         };
@@ -228,7 +241,7 @@ impl EventLoop {
         lane.answer(self.reply.bytes());
     }
 
-    fn answer_error(&mut self, lane: &mut Lane, fault: &Fault) {
+    pub(super) fn answer_error(&mut self, lane: &mut Lane, fault: &Fault) {
         self.reply.clear();
         dispatch::fail(&mut self.engine, &mut self.reply, fault);
         lane.answer(self.reply.bytes());

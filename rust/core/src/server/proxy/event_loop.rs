@@ -14,6 +14,7 @@ use crate::route::{Address, Map};
 use crate::server::listening;
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
@@ -68,11 +69,16 @@ pub(super) struct EventLoop {
     written: Vec<u32>,           // Upstreams with requests to send.
     pub(super) owed: Vec<Token>, // Clients with replies to send or requests to serve.
     pub(super) next_round: u64,
-    next_tune: u64,
+    pub(super) next_tune: u64,
     stopping: bool,
     /// Requests that wait for a node to serve them, and how many bytes they are.
     pub(super) waiting: VecDeque<Parked>,
     pub(super) parked_bytes: usize,
+    /// How many notices of maintenance were given, and whether the last one says that a failover is under way.
+    notices: u64,
+    pub(super) failing_over: bool,
+    /// Rises with every failure, for who watches from another thread.
+    pub(super) trouble: Arc<AtomicU64>,
     /// Until then it looks as if there were a newer map than ours.
     pub(super) stale_until: u64,
     pub(super) jobs: HashMap<u64, Job>,
@@ -92,7 +98,7 @@ pub(super) struct EventLoop {
 
 impl EventLoop {
     pub(super) fn open(
-        engine: Engine,
+        mut engine: Engine,
         options: Options,
         inbox: Receiver<super::super::runner::Errand<EventLoop>>,
     ) -> io::Result<(EventLoop, Waker)> {
@@ -103,6 +109,8 @@ impl EventLoop {
             poll.add(listener, index as u64, Interest::Read)?;
         }
         crate::clock::ticks_per_us();
+        // Nothing waits in the proxy itself: what may wait does so at nodes.
+        engine.in_transaction = true;
         let serving = EventLoop {
             engine,
             options,
@@ -125,6 +133,9 @@ impl EventLoop {
             stopping: false,
             waiting: VecDeque::new(),
             parked_bytes: 0,
+            notices: 0,
+            failing_over: false,
+            trouble: Arc::default(),
             stale_until: 0,
             jobs: HashMap::new(),
             next_job: 1,
@@ -476,6 +487,7 @@ impl EventLoop {
         if let Some(breaker) = self.breakers.get_mut(node as usize) {
             // 50 ms, 100, 200 ... 5 s: a node that restarts is found again soon, one that is gone costs little.
             breaker.faults += 1;
+            self.trouble.fetch_add(1, Ordering::Relaxed);
             breaker.closed_until = now + (50u64 << breaker.failures.min(7)).min(5_000);
             breaker.failures += 1;
         }
@@ -486,7 +498,9 @@ impl EventLoop {
         loop {
             if let Some(index) = self.written.pop() {
                 self.flush_upstream(index);
-            } else if let Some(token) = self.owed.pop().or_else(|| self.engine.wake.pop()) {
+            } else if let Some(token) =
+                self.owed.pop().or_else(|| self.engine.wake.pop()).or_else(|| self.engine.resumed.pop())
+            {
                 self.flush_client(token);
             } else {
                 return;
@@ -561,7 +575,13 @@ impl EventLoop {
             lane.interest = wanted;
         }
         if !lane.input.is_empty() && lane.may_serve() && !lane.parser.waits_for(lane.input.len()) {
+            let before = lane.input.len();
             self.serve_kept(token);
+            // What the proxy answered itself is to be sent as well.
+            if self.lanes[token as usize].as_ref().is_some_and(|lane| lane.input.len() < before && !lane.out.is_empty())
+            {
+                self.owed.push(token);
+            }
         }
     }
 
@@ -592,6 +612,13 @@ impl EventLoop {
         }
         if !self.waiting.is_empty() {
             self.try_waiting();
+        }
+        if self.failing_over && self.waiting.is_empty() {
+            self.failing_over = false;
+            self.announce_maintenance("FAILED_OVER", None);
+        }
+        if self.engine.paused.is_some_and(|(until, _)| until <= now) {
+            self.engine.unpause();
         }
         if !self.jobs.is_empty()
             && let Some(next) = self.end_vigils()
@@ -665,9 +692,36 @@ impl EventLoop {
         }
     }
 
+    /// Tell all who want to know what is about to happen: `MOVING`, `FAILING_OVER`, `FAILED_OVER`.
+    pub(super) fn announce_maintenance(&mut self, kind: &str, seconds: Option<u64>) {
+        self.notices += 1;
+        let mut message = Reply::new(true);
+        message.push(if kind == "MOVING" { 4 } else { 2 + usize::from(seconds.is_some()) });
+        message.bulk(kind.as_bytes());
+        message.integer(self.notices as i64);
+        if let Some(seconds) = seconds {
+            message.integer(seconds as i64);
+        }
+        if kind == "MOVING" {
+            message.null(); // To the same address.
+        }
+        let wanted: Vec<Token> = self
+            .engine
+            .clients
+            .iter()
+            .filter(|client| client.maintenance && client.resp3)
+            .map(|client| client.token)
+            .collect();
+        for token in wanted {
+            self.engine.send(token, message.bytes());
+        }
+    }
+
     /// Told to stop: no new connections or requests, but replies that are due are sent, within bounds.
     fn drain(&mut self) {
         self.listeners.clear();
+        self.announce_maintenance("MOVING", Some(self.engine.settings.number(Name::shutdown_timeout) as u64));
+        self.settle();
         let until = crate::clock::wall_ms() + self.engine.settings.number(Name::shutdown_timeout) as u64 * 1000;
         let owes = |lane: &Lane| lane.waiting() > 0 || !lane.out.is_empty();
         while self.lanes.iter().flatten().any(|lane| owes(lane)) && crate::clock::wall_ms() < until {

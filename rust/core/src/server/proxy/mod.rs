@@ -18,7 +18,8 @@ mod vigil;
 use crate::command::Engine;
 use crate::route::Map;
 use std::io;
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::runner::Runner;
@@ -27,6 +28,7 @@ use super::runner::Runner;
 pub struct Proxy {
     settings: Mutex<Option<(crate::command::settings::Settings, options::Options)>>,
     runner: Runner<event_loop::Errand>,
+    trouble: Arc<AtomicU64>,
 }
 
 impl Proxy {
@@ -40,7 +42,11 @@ impl Proxy {
                 of_nodes.push((name.clone(), value.clone()));
             }
         }
-        Ok(Proxy { settings: Mutex::new(Some((super::settings_from(&of_nodes)?, options))), runner })
+        Ok(Proxy {
+            settings: Mutex::new(Some((super::settings_from(&of_nodes)?, options))),
+            runner,
+            trouble: Arc::default(),
+        })
     }
 
     /// Open the sockets and serve, on a thread of its own. Until a map is given, only what the
@@ -52,6 +58,7 @@ impl Proxy {
         let engine = Engine::new(settings, super::random_seed(), crate::clock::wall_ms());
         self.runner.start("fastcache-proxy", |inbox, _| {
             let (mut serving, waker) = event_loop::EventLoop::open(engine, options, inbox)?;
+            serving.trouble = Arc::clone(&self.trouble);
             Ok((waker, move |heartbeat: &std::sync::atomic::AtomicU64| serving.run(heartbeat)))
         })
     }
@@ -80,6 +87,11 @@ impl Proxy {
     /// A number that rises while the loop lives.
     pub fn heartbeat(&self) -> u64 {
         self.runner.heartbeat()
+    }
+
+    /// A number that rises when a node cannot be reached or turns requests away.
+    pub fn trouble(&self) -> u64 {
+        self.trouble.load(Ordering::Relaxed)
     }
 
     /// Figures for metrics; empty when the proxy does not answer within two seconds.

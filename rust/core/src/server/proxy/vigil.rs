@@ -10,6 +10,7 @@ use super::event_loop::EventLoop;
 use super::jobs::What;
 use super::lane::Lane;
 use super::upstream::{For, Key, TRACKER, write_request};
+use crate::command::Fault;
 use crate::command::client::Client;
 use crate::resp::number::parse_f64;
 use crate::resp::scan::{elements, string};
@@ -52,10 +53,17 @@ impl EventLoop {
     pub(super) fn begin_vigil(&mut self, client: &Client, lane: &mut Lane, args: &Args<'_>, keys: &[usize]) {
         let counted = args.at(0).len() > 2 && args.at(0)[2..].eq_ignore_ascii_case(b"mpop");
         let timeout = if counted { args.at(1) } else { args.at(args.len() - 1) };
+        if counted && keys[keys.len() - 1] + 1 >= args.len() {
+            return self.answer_error(lane, &Fault::SYNTAX);
+        }
         let Some(seconds) = parse_f64(timeout).filter(|seconds| (0.0..1e12).contains(seconds)) else {
-            // Any node says what is wrong with it.
-            let node = self.map.owner_of(args.at(keys[0])).unwrap_or(0);
-            return self.send_whole(client, lane, node, args, None);
+            // The node of any of the keys says what is wrong with it.
+            let key = args.at(keys[0]);
+            let words = if counted { vec![args.at(0), timeout, b"1", key] } else { vec![args.at(0), key, timeout] };
+            let after = if counted { keys[keys.len() - 1] + 1 } else { args.len() };
+            let request = OwnedArgs::from_parts(words.into_iter().chain(args.from(after)));
+            let node = self.map.owner_of(key).unwrap_or(0);
+            return self.send_whole(client, lane, node, &request.as_args(), None);
         };
         let now = self.engine.store.now();
         let after = if counted {
