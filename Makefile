@@ -11,7 +11,7 @@ ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help up down status test lint dev docs release debug bench bench-node rust-tests clean
+.PHONY: help up down status test lint dev docs release debug bench bench-node bench-proxy rust-tests clean
 
 help: ## Show what can be made
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ bench: release dev-tools ## Run every benchmark, peers beside us in the same run
 
 bench-node: release dev-tools ## The node beside redis-server and valkey-server
 	@$(PYTHON) -m bench.node $(ARGS)
+
+bench-proxy: release dev-tools ## The proxy beside nutcracker, and the path through HAProxy
+	@$(PYTHON) -m bench.proxy $(ARGS)
 
 clean: down ## Remove what was built; a running cluster is stopped first
 	@rm -rf .venv target dist fastcache/_core*.so .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -2,7 +2,7 @@
 
 import sys
 
-from bench import node
+from bench import node, proxy
 
 if __name__ == "__main__":
-    sys.exit(node.main())
+    sys.exit(node.main() or proxy.main())

@@ -45,6 +45,23 @@ def valkey_command() -> list[str] | None:
     return command if works(command) else None
 
 
+def nutcracker_command() -> list[str] | None:
+    """How to run nutcracker (twemproxy), or None: as installed, or unpacked from this machine's release."""
+    if found := shutil.which("nutcracker"):
+        return [found]
+    root = CACHE / "nutcracker"
+    program = root / "usr/sbin/nutcracker"
+    if not program.exists():
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            run(["apt-get", "-qq", "-o", "APT::Sandbox::User=root", "download", "nutcracker"], cwd=root)
+            run(["dpkg-deb", "--extract", str(next(root.glob("*.deb"))), str(root)])
+        except (OSError, subprocess.CalledProcessError, StopIteration) as error:
+            print(f"# no nutcracker: {error}", file=sys.stderr)
+            return None
+    return [str(program)] if program.exists() else None
+
+
 def works(command: list[str]) -> bool:
     """Whether the program starts."""
     try:

@@ -23,7 +23,7 @@ use std::time::Duration;
 pub(super) type Errand = EventLoop;
 
 pub(super) const FIRST_CLIENT: u64 = 1 << 32;
-const FIRST_UPSTREAM: u64 = 1 << 40;
+pub(super) const FIRST_UPSTREAM: u64 = 1 << 40;
 const WAKER: u64 = FIRST_CLIENT - 1;
 const SHARED: usize = 128 * 1024;
 /// Unsent replies beyond which a client's requests are not read.
@@ -37,9 +37,9 @@ const MOST_MESSAGES: usize = 32 << 20;
 /// What the proxy remembers of a node besides its address.
 #[derive(Clone, Default)]
 pub(super) struct Breaker {
-    failures: u32,
+    pub(super) failures: u32,
     /// Nothing is sent before this time, ms.
-    closed_until: u64,
+    pub(super) closed_until: u64,
     pub(super) requests: u64,
     pub(super) errors: u64,
     /// Requests that were sent again, here after they could not be served elsewhere.
@@ -57,12 +57,12 @@ pub(super) struct EventLoop {
     pub(super) map: Map,
     pub(super) lanes: Vec<Option<Box<Lane>>>,
     pub(super) upstreams: Vec<Option<Box<Upstream>>>,
-    by_key: HashMap<Key, u32, foldhash::fast::RandomState>,
+    pub(super) by_key: HashMap<Key, u32, foldhash::fast::RandomState>,
     pub(super) breakers: Vec<Breaker>,
-    poll: Poll,
-    waker: Waker,
-    inbox: Receiver<super::super::runner::Errand<EventLoop>>,
-    listeners: Vec<Listener>,
+    pub(super) poll: Poll,
+    pub(super) waker: Waker,
+    pub(super) inbox: Receiver<super::super::runner::Errand<EventLoop>>,
+    pub(super) listeners: Vec<Listener>,
     shared_input: Vec<u8>,
     shared_replies: Vec<u8>,
     pub(super) reply: Reply,
@@ -70,12 +70,12 @@ pub(super) struct EventLoop {
     pub(super) owed: Vec<Token>, // Clients with replies to send or requests to serve.
     pub(super) next_round: u64,
     pub(super) next_tune: u64,
-    stopping: bool,
+    pub(super) stopping: bool,
     /// Requests that wait for a node to serve them, and how many bytes they are.
     pub(super) waiting: VecDeque<Parked>,
     pub(super) parked_bytes: usize,
     /// How many notices of maintenance were given, and whether the last one says that a failover is under way.
-    notices: u64,
+    pub(super) notices: u64,
     pub(super) failing_over: bool,
     /// Rises with every failure, for who watches from another thread.
     pub(super) trouble: Arc<AtomicU64>,
@@ -226,7 +226,7 @@ impl EventLoop {
         self.lanes[place] = Some(Box::new(Lane::new(peer.socket)));
     }
 
-    fn client_readable(&mut self, token: Token) {
+    pub(super) fn client_readable(&mut self, token: Token) {
         let Some(lane) = self.lanes.get_mut(token as usize).and_then(Option::as_mut) else {
             return;
         };
@@ -339,7 +339,7 @@ impl EventLoop {
         }
     }
 
-    fn upstream_ready(&mut self, index: u32, read: bool, write: bool) {
+    pub(super) fn upstream_ready(&mut self, index: u32, read: bool, write: bool) {
         let now = self.engine.store.now();
         let Some(Some(upstream)) = self.upstreams.get_mut(index as usize) else {
             return;
@@ -472,7 +472,7 @@ impl EventLoop {
     }
 
     /// A connection has gone: if it was one client's alone, that client's lane must know.
-    fn forget_alone(&mut self, index: u32, key: Key) {
+    pub(super) fn forget_alone(&mut self, index: u32, key: Key) {
         if key.owner == LISTENER {
             self.next_tune = 0;
         } else if !matches!(key.owner, 0 | TRACKER | READER) {
@@ -494,7 +494,7 @@ impl EventLoop {
     }
 
     /// Send what the turn produced, until nothing is left to do.
-    fn settle(&mut self) {
+    pub(super) fn settle(&mut self) {
         loop {
             if let Some(index) = self.written.pop() {
                 self.flush_upstream(index);
@@ -586,7 +586,7 @@ impl EventLoop {
     }
 
     /// Now and then: connections that hang, clients that do not read.
-    fn round(&mut self) {
+    pub(super) fn round(&mut self) {
         let now = self.engine.store.now();
         self.next_round = now + ROUND_MS;
         let hung: Vec<u32> = self
@@ -628,53 +628,6 @@ impl EventLoop {
         self.settle();
     }
 
-    /// Route by another map. Nodes are known by their names: connections to those that stay go on.
-    pub(super) fn take_map(&mut self, map: Map) {
-        if map.epoch() < self.map.epoch() {
-            return; // An older topology than the one in force.
-        }
-        let place = |old: &Address| map.nodes().iter().position(|new| new.id == old.id && same_place(new, old));
-        let moved: Vec<Option<u16>> = self.map.nodes().iter().map(|old| place(old).map(|index| index as u16)).collect();
-        let mut breakers = vec![Breaker::default(); map.nodes().len()];
-        for (old, new) in moved.iter().enumerate() {
-            if let Some(new) = new {
-                breakers[*new as usize] = self.breakers[old].clone();
-            }
-        }
-        self.breakers = breakers;
-        self.by_key.clear();
-        self.next_tune = 0;
-        let mut dropped = Vec::new();
-        for (index, place) in self.upstreams.iter_mut().enumerate() {
-            let Some(upstream) = place else { continue };
-            match moved.get(upstream.key.node as usize).copied().flatten() {
-                Some(new) => {
-                    upstream.key.node = new;
-                    self.by_key.insert(upstream.key, index as u32);
-                }
-                None if upstream.expected.is_empty() => {
-                    dropped.push((index as u32, upstream.key));
-                    *place = None;
-                }
-                // Its last replies are still awaited; it is not used again.
-                None => upstream.key.node = u16::MAX,
-            }
-        }
-        self.map = map;
-        for (index, key) in dropped {
-            self.forget_alone(index, key);
-        }
-        for watch in self.lanes.iter_mut().flatten().flat_map(|lane| &mut lane.watches) {
-            match moved.get(watch.node as usize).copied().flatten() {
-                Some(node) => watch.node = node,
-                None => watch.lost = true,
-            }
-        }
-        self.stale_until = 0;
-        self.renew_vigils();
-        self.hurry_waiting();
-    }
-
     pub(super) fn close(&mut self, token: Token) {
         let Some(mut client) = self.engine.clients.take(token) else { return };
         self.engine.leave(&mut client);
@@ -691,86 +644,6 @@ impl EventLoop {
             }
         }
     }
-
-    /// Tell all who want to know what is about to happen: `MOVING`, `FAILING_OVER`, `FAILED_OVER`.
-    pub(super) fn announce_maintenance(&mut self, kind: &str, seconds: Option<u64>) {
-        self.notices += 1;
-        let mut message = Reply::new(true);
-        message.push(if kind == "MOVING" { 4 } else { 2 + usize::from(seconds.is_some()) });
-        message.bulk(kind.as_bytes());
-        message.integer(self.notices as i64);
-        if let Some(seconds) = seconds {
-            message.integer(seconds as i64);
-        }
-        if kind == "MOVING" {
-            message.null(); // To the same address.
-        }
-        let wanted: Vec<Token> = self
-            .engine
-            .clients
-            .iter()
-            .filter(|client| client.maintenance && client.resp3)
-            .map(|client| client.token)
-            .collect();
-        for token in wanted {
-            self.engine.send(token, message.bytes());
-        }
-    }
-
-    /// Told to stop: no new connections or requests, but replies that are due are sent, within bounds.
-    fn drain(&mut self) {
-        self.listeners.clear();
-        self.announce_maintenance("MOVING", Some(self.engine.settings.number(Name::shutdown_timeout) as u64));
-        self.settle();
-        let until = crate::clock::wall_ms() + self.engine.settings.number(Name::shutdown_timeout) as u64 * 1000;
-        let owes = |lane: &Lane| lane.waiting() > 0 || !lane.out.is_empty();
-        while self.lanes.iter().flatten().any(|lane| owes(lane)) && crate::clock::wall_ms() < until {
-            let Ok(count) = self.poll.wait(Duration::from_millis(50)) else { break };
-            self.engine.store.set_now(crate::clock::wall_ms());
-            for index in 0..count {
-                let Some(ready) = self.poll.ready(index) else { break };
-                if ready.key >= FIRST_UPSTREAM {
-                    self.upstream_ready((ready.key - FIRST_UPSTREAM) as u32, ready.read, ready.write);
-                } else if ready.key >= FIRST_CLIENT && ready.write {
-                    self.owed.push((ready.key - FIRST_CLIENT) as Token);
-                }
-            }
-            for lane in self.lanes.iter_mut().flatten() {
-                lane.input.clear();
-            }
-            self.settle();
-        }
-    }
-
-    /// Figures for metrics.
-    pub(super) fn figures(&mut self) -> Vec<(String, f64)> {
-        let stats = &self.engine.stats;
-        let mut figures = vec![
-            ("clients".to_owned(), self.engine.clients.len() as f64),
-            ("connections_total".to_owned(), stats.connections as f64),
-            ("commands_total".to_owned(), stats.commands as f64),
-            ("input_bytes_total".to_owned(), stats.input_bytes as f64),
-            ("output_bytes_total".to_owned(), stats.output_bytes as f64),
-            ("upstream_connections".to_owned(), self.upstreams.iter().flatten().count() as f64),
-            ("epoch".to_owned(), self.map.epoch() as f64),
-            ("stale".to_owned(), f64::from(u8::from(self.stale_until > self.engine.store.now()))),
-            ("waiting_requests".to_owned(), self.waiting.len() as f64),
-            ("waiting_bytes".to_owned(), self.parked_bytes as f64),
-        ];
-        for (node, breaker) in self.map.nodes().iter().zip(&self.breakers) {
-            figures.push((format!("node_requests_total.{}", node.id), breaker.requests as f64));
-            figures.push((format!("node_errors_total.{}", node.id), breaker.errors as f64));
-            figures.push((format!("node_faults_total.{}", node.id), breaker.faults as f64));
-            figures.push((format!("node_retries_total.{}", node.id), breaker.again as f64));
-            let open = breaker.closed_until > self.engine.store.now();
-            figures.push((format!("node_refused.{}", node.id), f64::from(u8::from(open))));
-        }
-        figures
-    }
-}
-
-fn same_place(one: &Address, other: &Address) -> bool {
-    (&one.host, one.port, &one.unix) == (&other.host, other.port, &other.unix)
 }
 
 pub(super) fn unreachable_node(address: &Address) -> String {

@@ -1,7 +1,7 @@
 //! A proxy as a running thing: clients on one side, nodes on the other.
 //!
 //! `clients` parses requests and sends them where they belong, `lane` keeps a client's replies in order, `upstream` speaks
-//! with a node, `event_loop` ties them to sockets. `again` is what becomes of a request whose node does not serve it
+//! with a node, `event_loop` ties them to sockets, `life` is how it begins to end and gets other maps. `again` is what becomes of a request whose node does not serve it
 //! now, `jobs` and `vigil` are what takes several steps, `channels` listens for all who listen. What to do with a
 //! request is decided in `crate::route`.
 
@@ -11,6 +11,7 @@ mod clients;
 mod event_loop;
 mod jobs;
 mod lane;
+mod life;
 mod options;
 mod upstream;
 mod vigil;
