@@ -18,6 +18,12 @@ from fastcache.errors import ConfigurationError
 OF_THE_CORE = (
     "port",
     "bind",
+    "tls-port",
+    "tls-cert-file",
+    "tls-key-file",
+    "tls-ca-cert-file",
+    "tls-auth-clients",
+    "tls-protocols",
     "unixsocket",
     "unixsocketperm",
     "node-id",

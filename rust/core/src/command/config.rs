@@ -4,7 +4,7 @@ use super::fault::{Done, Fault};
 use super::keys::glob;
 use super::settings::{ALIASES, Name, SETTINGS, Settings};
 use super::table::{Command, Handler, flag};
-use super::{Ctx, Engine, config_file, server};
+use super::{Ctx, Engine, config_file, server, tls};
 use crate::resp::Args;
 
 const FLAGS: u32 = flag::ADMIN | flag::NOSCRIPT | flag::LOADING | flag::STALE;
@@ -109,6 +109,18 @@ fn set(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
             let _ = ctx.engine.settings.put(*index, value); // It was valid before.
         }
         return Err(refused(name, &wrong));
+    }
+    // Certificates are read anew whenever one of their settings is set, be it to the same path.
+    if let Some((_, name, _)) = wanted.iter().find(|(index, ..)| tls::concerns(SETTINGS[*index].name)) {
+        match tls::acceptor(&ctx.engine.settings) {
+            Ok(acceptor) => ctx.engine.tls = acceptor,
+            Err(wrong) => {
+                for (index, value) in &before {
+                    let _ = ctx.engine.settings.put(*index, value);
+                }
+                return Err(refused(name, &format!("Unable to update TLS configuration: {wrong}")));
+            }
+        }
     }
     for (index, ..) in wanted {
         ctx.engine.settings.note_change(index);

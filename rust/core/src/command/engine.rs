@@ -15,6 +15,8 @@ pub struct Engine {
     pub store: Store,
     /// The settings in force.
     pub settings: Settings,
+    /// Begins TLS on connections; `None` where no port speaks it.
+    pub tls: Option<crate::net::tls::Acceptor>,
     /// Clients but for the one being served.
     pub clients: Clients,
     /// Clients that got something to send, or are to be closed, while another was served.
@@ -190,6 +192,7 @@ impl Engine {
             holding: Vec::new(),
             promoting: false,
             errands: None,
+            tls: None,
             tail: crate::stream::tail::Tail::default(),
         };
         engine.settings_changed();

@@ -51,6 +51,7 @@ pub mod syntax;
 pub mod table;
 #[cfg(test)]
 pub mod testing;
+pub mod tls;
 pub mod tracking;
 pub mod transactions;
 pub mod zsets;

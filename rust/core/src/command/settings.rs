@@ -75,6 +75,12 @@ const ANY: i64 = i64::MAX;
 settings! {
     port "port" Kind::Integer(0, 65535), "7001", start, "TCP port on which clients and proxies speak RESP; 0 means no TCP.";
     bind "bind" Kind::Text, "127.0.0.1", start, "Addresses to listen on, separated by blanks.";
+    tls_port "tls-port" Kind::Integer(0, 65535), "0", start, "TCP port on which clients speak RESP under TLS; 0 for none.";
+    tls_cert_file "tls-cert-file" Kind::Text, "", run, "The server's certificate and its chain (PEM); setting it anew reads the file anew.";
+    tls_key_file "tls-key-file" Kind::Text, "", run, "The key of the certificate (PEM).";
+    tls_ca_cert_file "tls-ca-cert-file" Kind::Text, "", run, "Certificates of those who sign clients' certificates (PEM).";
+    tls_auth_clients "tls-auth-clients" Kind::Choice(&["no", "yes", "optional"]), "yes", run, "Whether clients must show a certificate.";
+    tls_protocols "tls-protocols" Kind::Text, "", run, "TLSv1.2, TLSv1.3 or both; empty for both.";
     unixsocket "unixsocket" Kind::Text, "", start, "Path of a Unix socket to listen on besides; empty for none.";
     unixsocketperm "unixsocketperm" Kind::Text, "700", start, "Access mode of the Unix socket, octal.";
     dir "dir" Kind::Text, ".", run, "Directory for what the node keeps on disk.";

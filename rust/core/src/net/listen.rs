@@ -1,5 +1,7 @@
 //! Listening sockets, TCP and Unix.
 
+use super::stream::Stream;
+use super::tls::Acceptor;
 use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::Mode;
 use rustix::io::Errno;
@@ -12,12 +14,13 @@ use std::time::Duration;
 pub struct Listener {
     socket: OwnedFd,
     unix_path: Option<String>,
+    secure: bool,
 }
 
 /// A connection that was accepted.
 pub struct Peer {
-    /// Its socket.
-    pub socket: OwnedFd,
+    /// Its connection.
+    pub socket: Stream,
     /// Where it comes from, as `address:port`; a Unix socket's path and `:0`.
     pub address: String,
     /// Where it arrived.
@@ -31,7 +34,7 @@ pub struct Peer {
 impl Peer {
     /// The socket's number, for people.
     pub fn number(&self) -> i32 {
-        self.socket.as_raw_fd()
+        self.socket.as_fd().as_raw_fd()
     }
 }
 
@@ -53,7 +56,7 @@ impl Listener {
         }
         rustix::net::bind(&socket, &address)?;
         rustix::net::listen(&socket, backlog)?;
-        Ok(Listener { socket, unix_path: None })
+        Ok(Listener { socket, unix_path: None, secure: false })
     }
 
     /// Listen on a Unix socket with this access mode. A file left there by a process that has gone is replaced.
@@ -76,11 +79,17 @@ impl Listener {
         bound?;
         rustix::fs::chmod(path, Mode::from_raw_mode(mode))?;
         rustix::net::listen(&socket, backlog)?;
-        Ok(Listener { socket, unix_path: Some(path.to_owned()) })
+        Ok(Listener { socket, unix_path: Some(path.to_owned()), secure: false })
     }
 
-    /// The next connection that waits; `None` when there is none.
-    pub fn accept(&self, keepalive: u64) -> io::Result<Option<Peer>> {
+    /// The same, for connections under TLS.
+    pub fn secured(mut self) -> Listener {
+        self.secure = true;
+        self
+    }
+
+    /// The next connection that waits; `None` when there is none. `tls` begins TLS where it is spoken.
+    pub fn accept(&self, keepalive: u64, tls: Option<&Acceptor>) -> io::Result<Option<Peer>> {
         let (socket, address) = match rustix::net::acceptfrom_with(&self.socket, FLAGS) {
             Ok(accepted) => accepted,
             Err(Errno::AGAIN | Errno::INTR | Errno::CONNABORTED) => return Ok(None),
@@ -88,7 +97,13 @@ impl Listener {
         };
         if let Some(path) = &self.unix_path {
             let address = format!("{path}:0");
-            return Ok(Some(Peer { socket, local_address: address.clone(), address, unix: true, from_here: true }));
+            return Ok(Some(Peer {
+                socket: socket.into(),
+                local_address: address.clone(),
+                address,
+                unix: true,
+                from_here: true,
+            }));
         }
         // These only tune; a connection that refuses them (it may be closed already) still works.
         let _ = sockopt::set_tcp_nodelay(&socket, true);
@@ -106,7 +121,11 @@ impl Listener {
             from_here: address.is_some_and(|address| address.ip().is_loopback()),
             address: text(address),
             local_address: text(local),
-            socket,
+            socket: match tls {
+                Some(acceptor) if self.secure => Stream::secure(socket, acceptor)?,
+                None if self.secure => return Ok(None), // There is a port without a certificate: it was taken away.
+                _ => socket.into(),
+            },
             unix: false,
         }))
     }

@@ -3,9 +3,12 @@
 pub mod connect;
 pub mod listen;
 pub mod poll;
+pub mod stream;
+pub mod tls;
 
 pub use listen::{Listener, Peer};
 pub use poll::{Interest, Poll, Waker};
+pub use stream::Stream;
 
 use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;

@@ -11,14 +11,13 @@ use super::{listening, upkeep};
 use crate::command::client::{Client, Token};
 use crate::command::settings::Name;
 use crate::command::{Engine, blocking, dispatch};
-use crate::net::{self, Interest, Listener, Moved, Peer, Poll, Waker};
+use crate::net::{Interest, Listener, Moved, Peer, Poll, Stream, Waker};
 use crate::replication::strict;
 use crate::resp::request::{QUOTED, inline_words};
 use crate::resp::{Args, Reply, RequestParser};
 use crate::store::Kind;
 use crate::store::approach::Inside;
 use crate::store::keyspace::Whereabouts;
-use rustix::fd::OwnedFd;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
@@ -40,7 +39,7 @@ const WAKER: u64 = FIRST_CLIENT - 1;
 
 /// A client's socket and what it has sent that is not served yet.
 pub(super) struct Connection {
-    socket: OwnedFd,
+    socket: Stream,
     input: Vec<u8>,
     parser: RequestParser,
     interest: Interest,
@@ -77,6 +76,7 @@ impl EventLoop {
     pub(super) fn open(mut engine: Engine, inbox: Receiver<Errand<Engine>>) -> io::Result<(EventLoop, Waker)> {
         let poll = Poll::new()?;
         let waker = Waker::new(&poll, WAKER)?;
+        engine.tls = listening::tls(&engine.settings)?;
         let listeners = listening::open(&engine.settings)?;
         for (index, listener) in listeners.iter().enumerate() {
             poll.add(listener, index as u64, Interest::Read)?;
@@ -164,7 +164,7 @@ impl EventLoop {
         // A bounded number at a time: a storm of connections must not starve who is connected.
         for _ in 0..64 {
             let keepalive = self.engine.settings.number(Name::tcp_keepalive) as u64;
-            match self.listeners[index].accept(keepalive) {
+            match self.listeners[index].accept(keepalive, self.engine.tls.as_ref()) {
                 Ok(Some(peer)) => self.welcome(peer),
                 // Out of descriptors, say: those who wait are served when some are free again.
                 Ok(None) | Err(_) => return,
@@ -172,10 +172,10 @@ impl EventLoop {
         }
     }
 
-    fn welcome(&mut self, peer: Peer) {
+    fn welcome(&mut self, mut peer: Peer) {
         if let Some(refusal) = listening::refusal(&self.engine, &peer) {
             self.engine.stats.rejected_connections += 1;
-            net::write(&peer.socket, refusal);
+            peer.socket.write(refusal);
             return;
         }
         let mut client = self.engine.new_client();
@@ -187,7 +187,7 @@ impl EventLoop {
     }
 
     /// Take a connection among those that are served.
-    pub(super) fn adopt(&mut self, client: Box<Client>, socket: OwnedFd) -> Option<Token> {
+    pub(super) fn adopt(&mut self, client: Box<Client>, socket: Stream) -> Option<Token> {
         // A connection that we begin tells by room to write that it stands.
         let interest = if client.pending.is_empty() { Interest::Read } else { Interest::Both };
         let token = self.engine.clients.add(client);
@@ -218,7 +218,7 @@ impl EventLoop {
         connection.ended |= ended;
         self.engine.stats.reads += 1;
         let from = self.gathered.len() * PIECE;
-        match net::read(&connection.socket, &mut self.shared_input[from..from + PIECE]) {
+        match connection.socket.read(&mut self.shared_input[from..from + PIECE]) {
             Moved::NotNow => {}
             Moved::Gone => self.close(token),
             Moved::Bytes(count) => {
@@ -281,12 +281,12 @@ impl EventLoop {
         self.engine.stats.reads += 1;
         let mut asked = SHARED_INPUT;
         let moved = if connection.input.is_empty() {
-            net::read(&connection.socket, &mut self.shared_input[..SHARED_INPUT])
+            connection.socket.read(&mut self.shared_input[..SHARED_INPUT])
         } else {
             // Memory follows what has arrived, up to twice as much; never what a header announces.
             let missing = connection.parser.missing_bytes(connection.input.len());
             asked = missing.clamp(SHARED_INPUT / 4, connection.input.len().max(SHARED_INPUT));
-            net::read_more(&connection.socket, &mut connection.input, asked)
+            connection.socket.read_more(&mut connection.input, asked)
         };
         match moved {
             Moved::NotNow => {}
@@ -514,7 +514,7 @@ impl EventLoop {
         let mut sent = 0;
         while sent < self.reply.len() {
             self.engine.stats.writes += 1;
-            match net::write(&connection.socket, &self.reply.bytes()[sent..]) {
+            match connection.socket.write(&self.reply.bytes()[sent..]) {
                 Moved::Bytes(count) => sent += count,
                 Moved::NotNow => break,
                 Moved::Gone => {

@@ -82,7 +82,7 @@ impl EventLoop {
         client.name = name.into_bytes();
         client.address = address;
         client.pending = question;
-        self.adopt(client, socket.ok()?)
+        self.adopt(client, socket.ok()?.into())
     }
 
     fn feed_replicas(&mut self) {

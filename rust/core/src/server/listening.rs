@@ -2,20 +2,29 @@
 
 use crate::command::Engine;
 use crate::command::settings::{Name, Settings};
+use crate::net::tls::Acceptor;
 use crate::net::{Listener, Peer};
 use std::io;
+
+/// What begins TLS on connections to `tls-port`.
+pub(super) fn tls(settings: &Settings) -> io::Result<Option<Acceptor>> {
+    crate::command::tls::acceptor(settings).map_err(|wrong| io::Error::new(io::ErrorKind::InvalidInput, wrong))
+}
 
 /// Open all sockets the settings name.
 pub(super) fn open(settings: &Settings) -> io::Result<Vec<Listener>> {
     let backlog = settings.number(Name::tcp_backlog) as i32;
     let mut listeners = Vec::new();
-    let port = settings.number(Name::port) as u16;
-    if port > 0 {
+    for (port, secure) in [(settings.number(Name::port), false), (settings.number(Name::tls_port), true)] {
+        let port = port as u16;
+        if port == 0 {
+            continue;
+        }
         for address in settings.text(Name::bind).split_whitespace() {
             // Redis' convention: an address with a minus may be missing on this host.
             let (address, optional) = address.strip_prefix('-').map_or((address, false), |rest| (rest, true));
             match Listener::tcp(address, port, backlog) {
-                Ok(listener) => listeners.push(listener),
+                Ok(listener) => listeners.push(if secure { listener.secured() } else { listener }),
                 Err(_) if optional => {}
                 Err(error) => return Err(named(error, &format!("{address}:{port}"))),
             }
@@ -27,7 +36,10 @@ pub(super) fn open(settings: &Settings) -> io::Result<Vec<Listener>> {
         listeners.push(Listener::unix(path, mode, backlog).map_err(|error| named(error, path))?);
     }
     if listeners.is_empty() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "nothing to listen on: set port or unixsocket"));
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "nothing to listen on: set port, tls-port or unixsocket",
+        ));
     }
     Ok(listeners)
 }

@@ -8,7 +8,7 @@ use super::upstream::{For, Key, LISTENER, Owed, READER, TRACKER, Upstream, turns
 use crate::command::Engine;
 use crate::command::client::Token;
 use crate::command::settings::Name;
-use crate::net::{self, Interest, Listener, Moved, Peer, Poll, Waker, connect};
+use crate::net::{Interest, Listener, Moved, Peer, Poll, Waker, connect};
 use crate::resp::Reply;
 use crate::route::{Address, Map};
 use crate::server::listening;
@@ -68,6 +68,7 @@ pub(super) struct EventLoop {
     pub(super) reply: Reply,
     written: Vec<u32>,           // Upstreams with requests to send.
     pub(super) owed: Vec<Token>, // Clients with replies to send or requests to serve.
+    held: Vec<Token>,            // Clients with bytes that were read and wait for room; only TLS holds any.
     pub(super) next_round: u64,
     pub(super) next_tune: u64,
     pub(super) stopping: bool,
@@ -104,6 +105,7 @@ impl EventLoop {
     ) -> io::Result<(EventLoop, Waker)> {
         let poll = Poll::new()?;
         let waker = Waker::new(&poll, WAKER)?;
+        engine.tls = listening::tls(&engine.settings)?;
         let listeners = listening::open(&engine.settings)?;
         for (index, listener) in listeners.iter().enumerate() {
             poll.add(listener, index as u64, Interest::Read)?;
@@ -128,6 +130,7 @@ impl EventLoop {
             reply: Reply::default(),
             written: Vec::new(),
             owed: Vec::new(),
+            held: Vec::new(),
             next_round: 0,
             next_tune: 0,
             stopping: false,
@@ -153,7 +156,8 @@ impl EventLoop {
         while !self.stopping && !self.engine.stopping {
             heartbeat.fetch_add(1, Ordering::Relaxed);
             let now = self.engine.store.now();
-            let longest = Duration::from_millis(self.next_round.saturating_sub(now).min(500));
+            let most = if self.held.is_empty() { 500 } else { 0 };
+            let longest = Duration::from_millis(self.next_round.saturating_sub(now).min(most));
             let Ok(count) = self.poll.wait(longest) else {
                 break; // The set of sockets itself is broken: nothing can be served any more.
             };
@@ -179,6 +183,9 @@ impl EventLoop {
                     self.accept(ready.key as usize);
                 }
             }
+            for token in std::mem::take(&mut self.held) {
+                self.client_readable(token);
+            }
             self.settle();
             if self.engine.store.now() >= self.next_round {
                 self.round();
@@ -195,17 +202,17 @@ impl EventLoop {
     fn accept(&mut self, index: usize) {
         for _ in 0..64 {
             let keepalive = self.engine.settings.number(Name::tcp_keepalive) as u64;
-            match self.listeners[index].accept(keepalive) {
+            match self.listeners[index].accept(keepalive, self.engine.tls.as_ref()) {
                 Ok(Some(peer)) => self.welcome(peer),
                 Ok(None) | Err(_) => return,
             }
         }
     }
 
-    fn welcome(&mut self, peer: Peer) {
+    fn welcome(&mut self, mut peer: Peer) {
         if let Some(refusal) = listening::refusal(&self.engine, &peer) {
             self.engine.stats.rejected_connections += 1;
-            net::write(&peer.socket, refusal);
+            peer.socket.write(refusal);
             return;
         }
         let mut client = self.engine.new_client();
@@ -231,17 +238,20 @@ impl EventLoop {
             return;
         };
         let moved = if lane.input.is_empty() {
-            net::read(&lane.socket, &mut self.shared_input)
+            lane.socket.read(&mut self.shared_input)
         } else {
             let missing = lane.parser.missing_bytes(lane.input.len());
             let most = missing.clamp(SHARED / 8, lane.input.len().max(SHARED));
-            net::read_more(&lane.socket, &mut lane.input, most)
+            lane.socket.read_more(&mut lane.input, most)
         };
         match moved {
             Moved::NotNow => {}
             Moved::Gone => self.close(token),
             Moved::Bytes(count) => {
                 self.engine.stats.input_bytes += count as u64;
+                if lane.socket.holds_more() {
+                    self.held.push(token);
+                }
                 if lane.input.is_empty() {
                     let shared = std::mem::take(&mut self.shared_input);
                     let used = self.serve_one(token, &shared[..count]);
@@ -539,7 +549,7 @@ impl EventLoop {
         let mut sent = 0;
         let mut gone = false;
         while sent < lane.out.len() {
-            match net::write(&lane.socket, &lane.out[sent..]) {
+            match lane.socket.write(&lane.out[sent..]) {
                 Moved::Bytes(count) => sent += count,
                 Moved::NotNow => break,
                 Moved::Gone => {

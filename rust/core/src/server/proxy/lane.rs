@@ -1,14 +1,13 @@
 //! One client's way through the proxy: its requests under way, and their replies in order.
 
-use crate::net::Interest;
+use crate::net::{Interest, Stream};
 use crate::resp::{Reply, RequestParser};
 use crate::route::Merging;
-use rustix::fd::OwnedFd;
 use std::collections::VecDeque;
 
 /// A client's socket, what it sent, and what it is owed.
 pub(super) struct Lane {
-    pub(super) socket: OwnedFd,
+    pub(super) socket: Stream,
     pub(super) input: Vec<u8>,
     pub(super) parser: RequestParser,
     pub(super) interest: Interest,
@@ -56,7 +55,7 @@ enum Slot {
 }
 
 impl Lane {
-    pub(super) fn new(socket: OwnedFd) -> Lane {
+    pub(super) fn new(socket: Stream) -> Lane {
         Lane {
             socket,
             input: Vec::new(),
@@ -190,7 +189,7 @@ mod tests {
 
     fn lane() -> Lane {
         let (ours, _theirs) = std::os::unix::net::UnixStream::pair().unwrap();
-        Lane::new(ours.into())
+        Lane::new(Stream::Plain(ours.into()))
     }
 
     #[test]

@@ -1,0 +1,241 @@
+"""TLS as clients see it: redis-cli and redis-py at a node and a proxy, both sides' certificates, new ones."""
+
+import shutil
+import socket
+import ssl
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from tests.cluster.embedded import PROGRAM, free_ports, until
+
+pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
+
+
+class Authority:
+    """Signs certificates."""
+
+    def __init__(self, directory: Path, name: str = "ca") -> None:
+        self.directory, self.name = directory, name
+        directory.mkdir(exist_ok=True)
+        self.certificate = directory / f"{name}.crt"
+        self.openssl(
+            "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={name}",
+            "-keyout", directory / f"{name}.key", "-out", self.certificate,
+        )  # fmt: skip
+
+    def openssl(self, *words: object) -> None:
+        subprocess.run(["openssl", *map(str, words)], check=True, capture_output=True, cwd=self.directory)
+
+    def sign(self, name: str) -> tuple[Path, Path]:
+        """A certificate for 127.0.0.1 and its key."""
+        crt, key, request = (self.directory / f"{name}.{end}" for end in ("crt", "key", "csr"))
+        extensions = self.directory / "extensions"
+        extensions.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\nbasicConstraints=CA:FALSE\n")
+        self.openssl(
+            "req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}", "-keyout", key, "-out", request
+        )
+        self.openssl(
+            "x509", "-req", "-in", request, "-CA", self.certificate, "-CAkey",
+            self.directory / f"{self.name}.key", "-CAcreateserial", "-days", "2", "-extfile", extensions,
+            "-out", crt,
+        )  # fmt: skip
+        return crt, key
+
+
+class Server:
+    """A node or a proxy with a port for TLS."""
+
+    def __init__(self, kind: str, directory: Path, lines: list[str], **settings: object) -> None:
+        self.port = free_ports(2)
+        self.secure_port = self.port + 1
+        file = directory / f"{kind}.toml"
+        named = {"port": self.port, "tls-port": self.secure_port, **settings}
+        lines += [f"{name} = {value!r}" for name, value in named.items() if isinstance(value, int)]
+        lines += [f'{name} = "{value}"' for name, value in named.items() if not isinstance(value, int)]
+        file.write_text("\n".join(lines) + "\n")
+        self.process = subprocess.Popen(
+            [PROGRAM, kind, "--config", file], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        self.plain = redis.Redis(port=self.port)
+        until(self.answers, f"the {kind} answers")
+
+    def answers(self) -> bool:
+        assert self.process.poll() is None, self.process.communicate()[0]
+        try:
+            return bool(self.plain.ping())
+        except redis.RedisError:
+            return False
+
+    def client(self, authority: Authority, **options: Any) -> "redis.Redis":
+        return redis.Redis(
+            port=self.secure_port,
+            host="127.0.0.1",
+            ssl=True,
+            ssl_ca_certs=str(authority.certificate),
+            socket_timeout=30,
+            **options,
+        )
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.communicate(timeout=20)
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path / "ca")
+
+
+@pytest.fixture
+def node(tmp_path: Path, authority: Authority) -> Iterator[Server]:
+    crt, key = authority.sign("server")
+    files = {"tls-cert-file": crt, "tls-key-file": key, "tls-auth-clients": "no"}
+    server = Server("node", tmp_path, [f'dir = "{tmp_path}"'], **files)
+    yield server
+    server.stop()
+
+
+def works(client: "redis.Redis") -> None:
+    """Small and large values, pipelines, messages and waiting."""
+    assert client.set("key", "value")
+    assert client.get("key") == b"value"
+    large = bytes(range(256)) * 40_000
+    assert client.set("large", large)
+    assert client.get("large") == large
+    pipeline = client.pipeline(transaction=False)
+    for number in range(20_000):
+        pipeline.set(f"key:{number}", "v" * (number % 100)).get(f"key:{number}")
+    replies = pipeline.execute()
+    assert replies[1::2] == [b"v" * (number % 100) for number in range(20_000)]
+    many = client.pipeline(transaction=False)
+    for _ in range(8):
+        many.get("large")
+    assert many.execute() == [large] * 8
+    listener = client.pubsub()
+    listener.subscribe("channel")
+    assert listener.get_message(timeout=10)
+    client.publish("channel", large)
+    message = listener.get_message(timeout=10)
+    assert message is not None
+    assert message["data"] == large
+    listener.close()
+    assert client.blpop(["nothing"], timeout=0.1) is None  # type: ignore[arg-type]
+
+
+def test_stock_clients_speak_tls_to_a_node(node: Server, authority: Authority) -> None:
+    works(node.client(authority))
+    works(node.client(authority, protocol=3, ssl_min_version=ssl.TLSVersion.TLSv1_3))
+    old = ssl.TLSVersion.TLSv1_2
+    works(node.client(authority, ssl_min_version=old, ssl_max_version=old))
+    told = subprocess.run(
+        ["redis-cli", "-p", str(node.secure_port), "--tls", "--cacert", authority.certificate, "GET", "key"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
+    assert told.stdout == "value\n", told.stderr
+    with pytest.raises(redis.ConnectionError):
+        redis.Redis(port=node.secure_port, ssl=True, ssl_ca_certs=None).ping()
+
+
+def test_bytes_that_are_no_tls_close_the_connection_and_nothing_else(
+    node: Server, authority: Authority
+) -> None:
+    client = node.client(authority)
+    client.ping()
+    for garbage in (
+        b"*1\r\n$4\r\nPING\r\n",
+        b"\x16\x03\x01" + b"\xff" * 2000,
+        b"\x00" * 50_000,
+        b"\x17\x03\x03\x40\x00",
+    ):
+        with socket.create_connection(("127.0.0.1", node.secure_port), timeout=20) as connection:
+            connection.sendall(garbage)
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65536):
+                pass
+    assert client.ping()
+    assert node.client(authority).ping()
+
+
+def test_clients_show_certificates_where_they_must(
+    node: Server, authority: Authority, tmp_path: Path
+) -> None:
+    crt, key = authority.sign("client")
+    stranger_crt, stranger_key = Authority(tmp_path / "stranger", "stranger").sign("client")
+    ours = {"ssl_certfile": str(crt), "ssl_keyfile": str(key)}
+    theirs = {"ssl_certfile": str(stranger_crt), "ssl_keyfile": str(stranger_key)}
+    with pytest.raises(redis.ResponseError, match="tls-ca-cert-file must be set"):
+        node.plain.config_set("tls-auth-clients", "yes")
+    node.plain.config_set("tls-auth-clients", "yes", "tls-ca-cert-file", str(authority.certificate))
+    assert node.client(authority, **ours).ping()
+    for options in ({}, theirs):
+        with pytest.raises(redis.ConnectionError):
+            node.client(authority, **options).ping()
+    node.plain.config_set("tls-auth-clients", "optional")
+    assert node.client(authority, **ours).ping()
+    assert node.client(authority).ping()
+    with pytest.raises(redis.ConnectionError):
+        node.client(authority, **theirs).ping()
+
+
+def test_a_new_certificate_is_used_at_once_and_a_bad_one_never(
+    node: Server, authority: Authority, tmp_path: Path
+) -> None:
+    before = node.client(authority)
+    before.ping()
+    shown = certificate_of(node)
+    other = Authority(tmp_path / "other", "other")
+    crt, key = other.sign("server")
+    for bad, why in (
+        (tmp_path / "none.crt", "No such file"),
+        (key, "no certificate"),
+        (crt, "inconsistent|mismatch"),
+    ):
+        with pytest.raises(redis.ResponseError, match=why):
+            node.plain.config_set("tls-cert-file", str(bad))
+    assert certificate_of(node) == shown
+    node.plain.config_set("tls-cert-file", str(crt), "tls-key-file", str(key))
+    assert certificate_of(node) != shown
+    assert node.client(other).ping()
+    assert before.ping()  # Who is connected stays so.
+    # The same paths with other contents, as renewal leaves them.
+    second = other.sign("server")
+    assert second == (crt, key)
+    shown = certificate_of(node)
+    node.plain.config_set("tls-cert-file", str(crt))
+    assert certificate_of(node) != shown
+    node.plain.config_set("tls-protocols", "TLSv1.3")
+    old = ssl.TLSVersion.TLSv1_2
+    with pytest.raises(redis.ConnectionError):
+        node.client(other, ssl_min_version=old, ssl_max_version=old).ping()
+
+
+def certificate_of(server: Server) -> str:
+    return ssl.get_server_certificate(("127.0.0.1", server.secure_port), timeout=20)
+
+
+def test_a_proxy_speaks_tls_too(node: Server, authority: Authority, tmp_path: Path) -> None:
+    crt, key = authority.sign("proxy")
+    files = {"tls-cert-file": crt, "tls-key-file": key, "tls-auth-clients": "no"}
+    nodes = f'nodes = ["one=127.0.0.1:{node.port}"]'
+    proxy = Server("proxy", tmp_path, [nodes], **files)
+    try:
+        works(proxy.client(authority))
+    finally:
+        proxy.stop()
+
+
+def test_a_node_without_a_good_certificate_does_not_start(tmp_path: Path) -> None:
+    file = tmp_path / "node.toml"
+    file.write_text(
+        f'port = 0\ntls-port = {free_ports(1)}\ntls-cert-file = "/nothing"\ntls-key-file = "/nothing"\n'
+    )
+    done = subprocess.run([PROGRAM, "node", "--config", file], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "tls-ca-cert-file must be set" in done.stdout + done.stderr
