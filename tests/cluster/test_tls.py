@@ -104,7 +104,7 @@ def works(client: "redis.Redis") -> None:
     """Small and large values, pipelines, messages and waiting."""
     assert client.set("key", "value")
     assert client.get("key") == b"value"
-    large = bytes(range(256)) * 40_000
+    large = bytes(range(256)) * 8_000
     assert client.set("large", large)
     assert client.get("large") == large
     pipeline = client.pipeline(transaction=False)
@@ -130,8 +130,8 @@ def works(client: "redis.Redis") -> None:
 def test_stock_clients_speak_tls_to_a_node(node: Server, authority: Authority) -> None:
     works(node.client(authority))
     works(node.client(authority, protocol=3, ssl_min_version=ssl.TLSVersion.TLSv1_3))
-    old = ssl.TLSVersion.TLSv1_2
-    works(node.client(authority, ssl_min_version=old, ssl_max_version=old))
+    assert spoken(node, authority, ssl.TLSVersion.TLSv1_2) == ("TLSv1.2", b"+PONG\r\n")
+    assert spoken(node, authority, ssl.TLSVersion.TLSv1_3) == ("TLSv1.3", b"+PONG\r\n")
     told = subprocess.run(
         ["redis-cli", "-p", str(node.secure_port), "--tls", "--cacert", authority.certificate, "GET", "key"],
         capture_output=True,
@@ -195,7 +195,7 @@ def test_a_new_certificate_is_used_at_once_and_a_bad_one_never(
     for bad, why in (
         (tmp_path / "none.crt", "No such file"),
         (key, "no certificate"),
-        (crt, "inconsistent|mismatch"),
+        (crt, "consistent"),
     ):
         with pytest.raises(redis.ResponseError, match=why):
             node.plain.config_set("tls-cert-file", str(bad))
@@ -211,9 +211,20 @@ def test_a_new_certificate_is_used_at_once_and_a_bad_one_never(
     node.plain.config_set("tls-cert-file", str(crt))
     assert certificate_of(node) != shown
     node.plain.config_set("tls-protocols", "TLSv1.3")
-    old = ssl.TLSVersion.TLSv1_2
-    with pytest.raises(redis.ConnectionError):
-        node.client(other, ssl_min_version=old, ssl_max_version=old).ping()
+    with pytest.raises(ssl.SSLError):
+        spoken(node, other, ssl.TLSVersion.TLSv1_2)
+
+
+def spoken(server: Server, authority: Authority, version: ssl.TLSVersion) -> tuple[str | None, bytes]:
+    """What a PING in just this version of TLS is answered."""
+    context = ssl.create_default_context(cafile=str(authority.certificate))
+    context.minimum_version = context.maximum_version = version
+    with (
+        socket.create_connection(("127.0.0.1", server.secure_port), timeout=20) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as secure,
+    ):
+        secure.sendall(b"PING\r\n")
+        return secure.version(), secure.recv(100)
 
 
 def certificate_of(server: Server) -> str:

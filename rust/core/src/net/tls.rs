@@ -175,8 +175,10 @@ impl Session {
                 if rest.is_empty() && self.partial.capacity() > 4096 {
                     self.partial = Vec::new();
                 }
-                if count < PIECE {
-                    return Ok(()); // The socket held no more.
+                // A short read has emptied the socket. Where nothing came out of it for the reader, who would not
+                // come back, it is read until it says so itself: behind half a record may be the end.
+                if count < PIECE && got > 0 {
+                    return Ok(());
                 }
             }
             Ok(())
