@@ -161,6 +161,8 @@ class Assignment:
     epoch: int
     # Restarted mains that must not serve yet: a copy that is away for a while holds what they lost.
     held: set[str] = field(default_factory=set)
+    # Nodes that are up and hold nothing.
+    idle: frozenset[str] = frozenset()
     events: list[Event] = field(default_factory=list)
 
     def tell(self, kind: str, **fields: object) -> None:
@@ -311,22 +313,35 @@ class Assignment:
                 replicas.append(name)
         return replace(group, replicas=tuple(replicas), learners=tuple(learners))
 
-    def wanted(self, group: Group, target: Holders) -> Group:
+    def wanted(self, group: Group, target: Holders, away: frozenset[str]) -> Group:
         """Begin the copies that are missing, end those that are too many once the others are in sync."""
-        fresh = tuple(name for name in target if name != group.main and name not in group.copies)
+        fresh: Holders = ()
+        if self.lacks_copies(group, away) or self.evens_out(group, target):
+            fresh = tuple(name for name in target if name != group.main and name not in group.copies)
         learners = (*group.learners, *fresh)
-        settled = all(name in group.plain for name in target if name != group.main)
+        replicas = group.replicas
         keep = set(target)
-        if settled:
-            replicas = tuple(name for name in group.replicas if name in keep)
+        if all(name in group.plain for name in target if name != group.main):
+            replicas = tuple(name for name in replicas if name in keep)
             learners = tuple(name for name in learners if name in keep)
-        else:
-            # A learner that is wanted no more goes at once: it protects nothing.
-            replicas = group.replicas
-            learners = tuple(name for name in learners if name in keep or name in group.replicas)
+        elif fresh or len(group.copies) > self.view.copies:
+            # A learner that is wanted no more goes at once, unless it is coming: it protects nothing.
+            learners = tuple(
+                name for name in learners if name in keep or name in replicas or not self.gone(name)
+            )
         if fresh:
             self.tell("copy", main=group.main, to=list(fresh), slots=group.ranges)
         return replace(group, replicas=replicas, learners=learners)
+
+    def lacks_copies(self, group: Group, away: frozenset[str]) -> bool:
+        """Whether a slot has too few copies. In strict mode one that is down is none: writes need another."""
+        if len(group.copies) < self.view.copies or any(name in away for name in group.copies):
+            return True
+        return self.view.strict and bool(self.view.copies) and all(self.gone(name) for name in group.copies)
+
+    def evens_out(self, group: Group, target: Holders) -> bool:
+        """Whether the target brings in somebody who holds nothing at all, so that he takes his part."""
+        return any(name in self.idle for name in target if name not in group.copies)
 
 
 @dataclass(frozen=True, slots=True)
@@ -348,14 +363,14 @@ def assign(before: Document, view: View, place: Place) -> Decision:
         after = work.promoted(work.demoted(group))
         # One step at a time: who has just changed places has not spoken under this topology yet.
         decided.append(work.joined(after) if after == group else after)
-    away = frozenset(
-        name
-        for name, node in view.nodes.items()
-        if node.status is Health.UNHEALTHY and node.away >= view.replace_after
-    )
+    gone = {name for name, node in view.nodes.items() if node.status is Health.UNHEALTHY}
+    away = frozenset(name for name in gone if view.nodes[name].away >= view.replace_after)
+    holders = {name for group in decided for name in (group.main, *group.copies)}
+    work.idle = frozenset(n for n, node in view.nodes.items() if node.status is Health.HEALTHY) - holders
     orphaned = any(group.main not in view.nodes for group in decided)
-    if needs_placing(decided, view, away) and (orphaned or not view.paused):
-        decided = [work.wanted(group, target) for group, target in targets(decided, place, away)]
+    if needs_placing(decided, work, away) and (orphaned or not view.paused):
+        spared = frozenset(gone) if view.strict else away
+        decided = [work.wanted(group, target, away) for group, target in targets(decided, place, spared)]
     if decided != groups:
         decided = joined_up(decided)
     seen = {
@@ -383,14 +398,13 @@ def without_strangers(group: Group, view: View) -> Group:
     )
 
 
-def needs_placing(groups: list[Group], view: View, away: frozenset[str]) -> bool:
-    """Whether any slot has no main, too few or too many copies, or one on a node that stays away."""
-    if not groups:
+def needs_placing(groups: list[Group], work: Assignment, away: frozenset[str]) -> bool:
+    """Whether any slot has no main, too few or too many copies, or a node holds nothing."""
+    view = work.view
+    if not groups or (work.idle and view.copies):
         return True
     return any(
-        group.main not in view.nodes
-        or len(group.copies) != view.copies
-        or any(name in away for name in group.copies)
+        group.main not in view.nodes or len(group.copies) != view.copies or work.lacks_copies(group, away)
         for group in groups
     )
 

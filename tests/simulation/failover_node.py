@@ -22,7 +22,7 @@ LEASE = 0.3
 # A stream that is silent for so long is begun anew.
 SILENCE = 0.25
 # A copy that lacks more than this many records is made anew.
-RING = 30
+RING = 12
 Answer = Callable[..., None]
 
 
@@ -177,7 +177,7 @@ class SimulatedNode:
             return
         if not group.replicas:
             if self.world.mutant == "alone-without-replicas":
-                self.world.acknowledge(slot, self.document["epoch"], self.name)
+                self.world.acknowledge(slot, self.document["epoch"], self.name, group.replicas)
                 self.record(slot, value)
                 answer("ok", True if kind == "cas" else None)
                 return
@@ -196,7 +196,9 @@ class SimulatedNode:
 
     def wait(self, one: Waiting) -> None:
         if self.world.mutant == "acknowledged-before-replicas" and one.kind != "read":
-            self.world.acknowledge(one.slot, self.document["epoch"], self.name)
+            self.world.acknowledge(
+                one.slot, self.document["epoch"], self.name, self.groups()[one.slot].replicas
+            )
             one.answer("ok", one.output)
             return
         if self.world.mutant == "dirty-reads" and one.kind == "read":
@@ -228,7 +230,7 @@ class SimulatedNode:
             if not group.replicas:
                 one.answer("unknown")  # A grant came in between: nobody but us holds it.
                 return
-            self.world.acknowledge(one.slot, self.document["epoch"], self.name)
+            self.world.acknowledge(one.slot, self.document["epoch"], self.name, group.replicas)
             one.answer("ok", one.output)
             return
         # The lease is looked at after the value was read, at the last moment before the answer leaves.
@@ -287,9 +289,10 @@ class SimulatedNode:
             return
         run_now = self.run
         self.transmit(name, lambda copy: copy.begin_copy(session, run_now))
+        each = self.world.dice.choice([0.02, 0.15])
         for number, slot in enumerate(slots):
-            self.later(0.01 + 0.02 * number, self.copying(session, slot))
-        self.later(0.02 + 0.02 * len(slots), self.copied(session, sorted(slots)))
+            self.later(each * (number + 0.5), self.copying(session, slot))
+        self.later(each * (len(slots) + 0.5), self.copied(session, sorted(slots)))
 
     def copying(self, session: Session, slot: int) -> Callable[[], None]:
         def copy_slot() -> None:

@@ -9,7 +9,7 @@ import argparse
 import itertools
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
@@ -35,6 +35,9 @@ MUTANTS = (
 )
 
 
+KINDS = ("crash", "pause", "cut", "isolate", "unseen", "one-way", "loss", "service", "service-pause")
+
+
 @dataclass(frozen=True)
 class Outcome:
     """How a story ended; `broken` is empty when every promise was kept."""
@@ -46,11 +49,11 @@ class Outcome:
     faults: int
 
 
-def told(seed: int, mutant: str = "") -> Outcome:
-    """Tell the story of a seed."""
+def told(seed: int, mutant: str = "", kinds: Sequence[str] = ()) -> Outcome:
+    """Tell the story of a seed, with these kinds of faults or with some that it draws itself."""
     copies = 2 if seed % 4 == 3 else 1
     world = World(seed, nodes=3 + (seed % 5 == 4), copies=copies, mutant=mutant, services=1 + (seed % 3 == 2))
-    faults = plan_faults(world)
+    faults = plan_faults(world, kinds)
     world.run_until(ENDS)
     heal(world)
     world.run_until(ENDS + 1.0)
@@ -73,12 +76,10 @@ def told(seed: int, mutant: str = "") -> Outcome:
     return Outcome(seed, tuple(broken), len(world.history), int(world.store.document["epoch"]), faults)
 
 
-def plan_faults(world: World) -> int:
+def plan_faults(world: World, kinds: Sequence[str]) -> int:
     """Draw what goes wrong, and when. How much of each differs from story to story."""
     dice = world.dice
-    kinds = dice.sample(
-        ["crash", "pause", "cut", "isolate", "unseen", "one-way", "loss", "service", "service-pause"], 4
-    )
+    kinds = kinds or dice.sample(KINDS, 4)
     at, count = BEGINS, 0
     while at < ENDS - 0.5:
         world.at(at, fault(world, dice.choice(kinds)))

@@ -104,14 +104,20 @@ class World:
 
         self.at(self.now + seconds, due)
 
-    def send(self, source: str, target: str, what: Callable[[], None]) -> bool:
-        """Deliver in the order of sending, after a while, or never; says whether it was sent on its way."""
+    def send(self, source: str, target: str, what: Callable[[], None], *, late: float = 0.0) -> bool:
+        """Deliver in the order of sending, after a while, or never; says whether it was sent on its way.
+
+        `late`: seconds for which this one is held up, so that others overtake it.
+        """
         if (source, target) in self.cut or self.dice.random() < self.loss:
             return False
         slow = self.dice.random() < 0.01
         arrival = self.now + (self.dice.uniform(0.05, 0.25) if slow else self.dice.uniform(0.0003, 0.003))
-        arrival = max(arrival, self.last.get((source, target), 0.0) + 1e-6)
-        self.last[source, target] = arrival
+        if late:
+            arrival += late
+        else:
+            arrival = max(arrival, self.last.get((source, target), 0.0) + 1e-6)
+            self.last[source, target] = arrival
         process = self.processes[target]
         life = process.life
 
@@ -174,7 +180,9 @@ class World:
         runs = {node["id"]: node["run"] for node in document["nodes"]}
         groups = groups_of(document["slots"])
         whole = [
-            one for one, node in self.nodes.items() if self.processes[one].alive and node.run == runs.get(one)
+            one
+            for one, node in self.nodes.items()
+            if self.processes[one].alive and node.run == (runs.get(one) or node.run)
         ]
         return bool(groups) and all(
             group.main in whole
@@ -185,8 +193,10 @@ class World:
 
     # --- what must hold -----------------------------------------------------------------------------
 
-    def acknowledge(self, slot: int, epoch: int, name: str) -> None:
-        """A strict write was acknowledged: one main at most can do that in an epoch."""
+    def acknowledge(self, slot: int, epoch: int, name: str, replicas: tuple[str, ...]) -> None:
+        """A strict write was acknowledged: one main at most can do that in an epoch, and never alone."""
+        if not replicas:
+            self.broken.append(f"{name} acknowledged slot {slot} alone in epoch {epoch}")
         other = self.acknowledged.setdefault((slot, epoch), name)
         if other != name:
             self.broken.append(f"{other} and {name} both acknowledged slot {slot} in epoch {epoch}")
@@ -326,7 +336,9 @@ class Service:
             self.document = after
             for name in self.world.nodes:
                 self.tell(name, lambda _agreed: None)
-        self.later(self.world.dice.uniform(0.0, 0.004), lambda: self.save(before, after))
+        # A rule of the store only shows when something happens between deciding and saving.
+        pause = 0.3 if self.world.mutant in {"announce-before-save", "store-not-fenced"} else 0.004
+        self.later(self.world.dice.uniform(0.0, pause), lambda: self.save(before, after))
 
     def ask_heirs(self, heirs: frozenset[str]) -> None:
         """A last look before a promotion: what was seen at the last check may be over."""
@@ -403,7 +415,9 @@ class Service:
             agreed = world.nodes[name].adopt(document)
             world.send(name, self.name, lambda: then(agreed))
 
-        world.send(self.name, name, arrive)
+        # Topologies reach a node by several ways, and one may be slow.
+        late = world.dice.uniform(0.1, 1.5) if world.dice.random() < 0.05 else 0.0
+        world.send(self.name, name, arrive, late=late)
 
     def place(self, slots: list[Document], away: frozenset[str]) -> list[Document]:
         """Mains stay; copies on the next nodes of the circle that are not away."""
