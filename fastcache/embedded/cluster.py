@@ -140,11 +140,13 @@ def await_copies(specs: Iterable[ProcessSpec]) -> str:
         (spec for spec in specs if spec.kind == "health" and "replicas" in dict(spec.settings)), None
     )
     deadline = time.monotonic() + COPY_SECONDS
-    while service and (told := replication(service.endpoint)):
-        if not told["slotsWithoutReplica"]:
+    while service:
+        # It may be too busy to answer at once.
+        told = replication(service.endpoint)
+        if told and not told["slotsWithoutReplica"]:
             return ""
         if time.monotonic() > deadline:
-            return f"{told['slotsWithoutReplica']} slots have no copy in sync yet: 'fastcache status' tells."
+            return f"{told.get('slotsWithoutReplica', 'Some')} slots have no copy in sync yet: see 'fastcache status'."
         time.sleep(5 * PAUSE_SECONDS)
     return ""
 

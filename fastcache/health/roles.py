@@ -1,6 +1,6 @@
 """Decide who is main, replica and learner of every slot. Pure: values in, the next topology's slots out.
 
-What the decisions stand on (docs/replication.md tells the whole protocol):
+What the decisions stand on (docs/failover.md tells the whole protocol):
 
 - A main acknowledges a strict write once all `replicas` of the slot hold it. So whoever is a plain replica
   holds every acknowledged write, and only such a one is promoted.

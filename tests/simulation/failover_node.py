@@ -1,4 +1,4 @@
-"""A node as the protocol wants it (docs/replication.md), small enough to be read beside it.
+"""A node as the protocol wants it (docs/failover.md), small enough to be read beside it.
 
 Registers instead of keys, one for each slot. What a node promises: it acknowledges a strict write once
 all replicas of its topology hold it; it answers reads of what they hold, while all of them have lately
