@@ -146,7 +146,8 @@ def await_copies(specs: Iterable[ProcessSpec]) -> str:
         if told and not told["slotsWithoutReplica"]:
             return ""
         if time.monotonic() > deadline:
-            return f"{told.get('slotsWithoutReplica', 'Some')} slots have no copy in sync yet: see 'fastcache status'."
+            missing = told.get("slotsWithoutReplica", "Some")
+            return f"{missing} slots have no copy in sync yet: 'fastcache status' tells how far it is."
         time.sleep(5 * PAUSE_SECONDS)
     return ""
 

@@ -1,4 +1,4 @@
-"""A short torture of real processes (tests/torture): nothing acknowledged is lost, histories are linearizable.
+"""A short torture of real processes (tests/torture): nothing acknowledged is lost, nothing stale is read.
 
 Long ones: `make torture`. The day is the seed, and a failure prints it with where the history is.
 """
