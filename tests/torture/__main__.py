@@ -44,9 +44,14 @@ class Nemesis:
         if kind in {"kill", "restart"}:
             if not cluster.whole():
                 return
+            before = cluster.run_of(name)
             cluster.kill(name)
             time.sleep(0 if kind == "restart" else seconds)
             cluster.start(name)
+            # The next loss of memory waits until this one was noticed, and `whole` until it was made good.
+            until = time.monotonic() + 30
+            while cluster.run_of(name) == before and time.monotonic() < until:
+                time.sleep(0.1)
         elif kind == "pause":
             cluster.freeze(name)
             time.sleep(seconds)

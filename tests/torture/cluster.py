@@ -100,6 +100,14 @@ class Cluster:
             time.sleep(0.05)
         return time.monotonic() - began
 
+    def run_of(self, name: str) -> str:
+        """The life of a node that the topology means."""
+        try:
+            runs = {node["id"]: node.get("run", "") for node in self.topology()["nodes"]}
+        except (OSError, ValueError):
+            return ""
+        return str(runs.get(name, ""))
+
     def topology(self) -> dict[str, Any]:
         value: dict[str, Any] = self.ask("/topology")
         return value
