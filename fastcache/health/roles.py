@@ -273,7 +273,7 @@ class Assignment:
     def heir(self, group: Group, wish: Wish | None) -> str:
         """Who is to be the main; empty when nobody can."""
         able = [name for name in group.copies if self.willing(name)]
-        able = [name for name in able if self.stream_of(name, group.main) != COPYING or (wish and wish.force)]
+        able = [name for name in able if not self.half_copied(name, group) or (wish and wish.force)]
         ready = [name for name in able if name in group.plain]
         if wish and wish.force:
             ready += [name for name in able if name not in ready]
@@ -288,6 +288,15 @@ class Assignment:
         if wish and wish.to:
             return wish.to if wish.to in ready else ""
         return ready[0] if ready else ""
+
+    def half_copied(self, name: str, group: Group) -> bool:
+        """Whether a copy says itself that a copy of everything was begun and is not finished.
+
+        With several copies one that has a new main says so too, before anything has come; it still holds what
+        the main before had acknowledged.
+        """
+        own = self.view.received.get((name, group.main))
+        return own is not None and (own.state == COPYING or (own.seq < 0 and self.view.copies == 1))
 
     def stream_of(self, name: str, main: str) -> str:
         """The state of the stream that a copy receives, as it says itself; empty when it never told."""
