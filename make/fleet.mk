@@ -5,7 +5,7 @@ LAB := terraform/environments/lab
 HOSTS ?= 3
 SUITE ?= bookworm
 #: Debian packages that hosts without a network get from the bundle.
-PACKAGES := haproxy
+PACKAGES := haproxy nftables keepalived etcd-server prometheus prometheus-alertmanager prometheus-node-exporter
 #: --debug packs the debug build: quicker to build, slower to run.
 BUNDLE ?=
 

@@ -37,8 +37,13 @@ def inventory() -> dict[str, object]:
         "fastcache_health_profile": "fast",
         "fastcache_haproxy_interval": "2s",
         "fastcache_haproxy_maxconn": 4000,
+        **({"fastcache_vip": "198.18.40.10"} if len(found) > 1 else {}),
     }
-    groups = {name: {"hosts": sorted(found)} for name in ("nodes", "proxies", "health", "balancers")}
+    groups: dict[str, object] = {
+        name: {"hosts": sorted(found)} for name in ("nodes", "proxies", "health", "balancers", "monitoring")
+    }
+    # An odd number of them can agree.
+    groups["etcd"] = {"hosts": sorted(found)[: len(found) - 1 + len(found) % 2]}
     hostvars = {name: {"ansible_host": address, **access} for name, address in found.items()}
     return {**groups, "_meta": {"hostvars": hostvars}}
 

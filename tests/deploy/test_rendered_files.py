@@ -16,17 +16,31 @@ EXPOSURE = {
     "fastcache-proxy@.service": 12,
     "fastcache-health.service": 15,
     "haproxy.service": 20,
+    "etcd.service": 15,
+    "prometheus.service": 15,
+    "prometheus-alertmanager.service": 15,
+    "prometheus-node-exporter.service": 20,
+    # It gives addresses to the host and speaks to other balancers below IP: it keeps that much of root.
+    "keepalived.service": 35,
+}
+
+# What Debian's own units say that ours are laid over.
+OF_DEBIAN = {
+    "haproxy.service": "ExecStart=/usr/sbin/haproxy\n",
+    "etcd.service": "User=etcd\nExecStart=/usr/bin/etcd\n",
+    "prometheus.service": "User=prometheus\nExecStart=/usr/bin/prometheus\n",
+    "prometheus-alertmanager.service": "User=prometheus\nExecStart=/usr/bin/prometheus-alertmanager\n",
+    "prometheus-node-exporter.service": "User=prometheus\nExecStart=/usr/bin/prometheus-node-exporter\n",
+    "keepalived.service": "ExecStart=/usr/sbin/keepalived\n",
 }
 
 
 def unit(rendered: Path, name: str, into: Path) -> Path:
     """A unit as systemd would read it: an instance of a template, or Debian's unit with our drop-in."""
-    etc = next(
-        rendered.glob(f"*/etc/systemd/system/{name.replace('haproxy.service', 'haproxy.service.d/*')}")
-    )
+    etc = next(rendered.glob(f"*/etc/systemd/system/{name}{'.d/*' if name in OF_DEBIAN else ''}"))
     target = into / name.replace("@.", "@7001.")
-    own = "[Service]\nExecStart=/usr/sbin/haproxy\n" if name == "haproxy.service" else ""
-    target.write_text(own + etc.read_text())
+    own = OF_DEBIAN.get(name, "")
+    target.write_text((own and f"[Service]\n{own}") + etc.read_text())
     return target
 
 
@@ -102,7 +116,7 @@ def test_peers_are_let_in_and_nobody_else(rendered: Path) -> None:
     rules = (rendered / "cache6/etc/fastcache/firewall.nft").read_text()
     assert "policy drop" in rules
     assert "192.0.2.11" in rules
-    assert re.search(r"ip saddr @peers tcp dport { 7001, 7002 } accept", rules)
+    assert re.search(r"ip saddr @peers tcp dport { 7001, 7002, 9090, 9093, 9094, 9100 } accept", rules)
     assert "6380" not in rules, "cache6 runs no balancer"
 
 

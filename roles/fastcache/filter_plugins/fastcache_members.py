@@ -45,8 +45,18 @@ def address(host: str, hostvars: Mapping[str, Mapping[str, Any]]) -> str:
     return str(settings.get("fastcache_address", settings.get("ansible_host", host)))
 
 
+def endpoint(member: Mapping[str, Any]) -> str:
+    """A service as ADDRESS:PORT."""
+    return f"{member['address']}:{member['port']}"
+
+
 class FilterModule:
     """Registers the filters with Ansible."""
 
     def filters(self) -> dict[str, Any]:
-        return {"fastcache_members": members, "fastcache_address": address, "fastcache_addresses": addresses}
+        return {
+            "fastcache_members": members,
+            "fastcache_address": address,
+            "fastcache_addresses": addresses,
+            "fastcache_endpoint": endpoint,
+        }
