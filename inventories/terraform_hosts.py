@@ -58,6 +58,7 @@ def inventory(made: dict[str, Any]) -> dict[str, Any]:
                     "ansible_host": host["address"],
                     "fastcache_rack": host["rack"],
                     "fastcache_host_number": host["number"],
+                    "fastcache_host_count": len(hosts),
                     **given,
                 }
                 for name, host in hosts.items()

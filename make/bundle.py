@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import zipfile
 from email.parser import Parser
 from pathlib import Path
@@ -60,9 +61,7 @@ def main() -> None:
             draft, Path(scratch), options.wheel or build_wheel(options.cache, options.debug), suites
         )
         for suite in suites:
-            archive = Archive(options.cache / "apt" / suite, suite)
-            for package in options.package:
-                archive.take(package, draft / f"packages-{suite}-{package}.tar")
+            take_packages(options.cache / "apt" / suite, suite, options.package, draft)
         manifest["files"] = {file.name: digest(file) for file in sorted(draft.iterdir())}
         (draft / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
         replace(draft, options.output)
@@ -155,6 +154,21 @@ def locked(wheels: Path) -> str:
 # Debian packages
 
 
+#: For so long a package that was taken is taken again without asking the archive for a newer one.
+DAY = 24 * 3600
+
+
+def take_packages(cache: Path, suite: str, packages: list[str], draft: Path) -> None:
+    archive: Archive | None = None
+    for package in packages:
+        name = f"packages-{suite}-{package}.tar"
+        taken = cache / name
+        if not taken.exists() or time.time() - taken.stat().st_mtime > DAY:
+            archive = archive or Archive(cache, suite)
+            archive.take(package, taken)
+        shutil.copy(taken, draft)
+
+
 class Archive:
     """A Debian release's archive, asked by apt with a state of our own."""
 
@@ -172,7 +186,8 @@ class Archive:
         ]  # fmt: skip
         (directory / "etc" / "sources.list").write_text(self.sources())
         run("apt-get", *self.options, "-q", "update")
-        self.minimal = self.closure(self.everywhere())
+        self.everywhere = self.of_priority("required|important")
+        self.minimal = self.closure(self.everywhere)
 
     def sources(self) -> str:
         """Lines for this release, at the mirror that the machine's own apt uses."""
@@ -188,11 +203,11 @@ class Archive:
         keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
         return "".join(f"deb [signed-by={keyring}] {uri} {codename} main\n" for uri, codename in of_suite)
 
-    def everywhere(self) -> list[str]:
-        """What every Debian has: packages of priority required and important."""
+    def of_priority(self, priorities: str) -> list[str]:
+        """What a Debian has without being asked; every one has those that are required and important."""
         available = run("apt-cache", *self.options, "dumpavail")
         stanzas = available.split("\n\n")
-        wanted = re.compile(r"^Priority: (required|important)$", re.MULTILINE)
+        wanted = re.compile(rf"^Priority: ({priorities})$", re.MULTILINE)
         return sorted(
             {
                 stanza.split("\n", 1)[0].removeprefix("Package: ")
@@ -208,20 +223,45 @@ class Archive:
             f"{name}={version}" for name, version in re.findall(r"^Inst (\S+) \((\S+) ", plan, re.MULTILINE)
         }
 
+    @staticmethod
+    def identity(stanza: str) -> tuple[str, str]:
+        fields = dict(re.findall(r"^(Package|Version): (\S+)$", stanza, re.MULTILINE))
+        return fields["Package"], fields["Version"]
+
     def take(self, package: str, target: Path) -> None:
         """Fetch a package with what a minimal system lacks, and index it, as apt on the hosts wants it."""
-        needed = sorted(self.closure([*self.everywhere(), package]) - self.minimal)
+        needed = sorted(self.closure([*self.everywhere, package]) - self.minimal)
+        if not needed:
+            # It counts as important, and may be missing all the same where somebody made the system small.
+            required = self.of_priority("required")
+            needed = sorted(self.closure([*required, package]) - self.closure(required))
         with tempfile.TemporaryDirectory(dir=self.directory) as scratch:
             pool = Path(scratch)
-            run("apt-get", *self.options, "-q", "download", *needed, cwd=pool)
+            kept = self.directory / "pool"
+            kept.mkdir(exist_ok=True)
+            # What lies there already, with the right hash, is not fetched again.
+            run("apt-get", *self.options, "-q", "download", *needed, cwd=kept)
+            stanzas = run("apt-cache", *self.options, "show", *needed).split("\n\n")
+            by_name = {
+                f"{name}={version}": stanza
+                for stanza in stanzas
+                if stanza.strip()
+                for name, version in [self.identity(stanza)]
+            }
             index = []
             for name in needed:
-                stanza = run("apt-cache", *self.options, "show", name).split("\n\n", 1)[0]
+                stanza = by_name[name]
                 file = re.search(r"^Filename: .*/(\S+)$", stanza, re.MULTILINE)
                 if not file:
                     sys.exit(f"bundle: apt tells no file name for {name}")
                 # apt may write the name otherwise (an epoch's colon as %3a): the hash tells which file it is.
-                local = next(path.name for path in pool.glob("*.deb") if f"SHA256: {digest(path)}" in stanza)
+                package_name = name.partition("=")[0]
+                local = next(
+                    path.name
+                    for path in kept.glob(f"{package_name}_*.deb")
+                    if f"SHA256: {digest(path)}" in stanza
+                )
+                shutil.copy(kept / local, pool)
                 index.append(stanza.replace(file.group(0), f"Filename: ./{local}"))
             (pool / "Packages").write_text("\n\n".join(index) + "\n")
             pack(target, pool)
