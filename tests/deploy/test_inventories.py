@@ -91,3 +91,28 @@ def test_one_address_for_two_hosts_is_found(tmp_path: Path) -> None:
     answer = run("ansible-playbook", "-i", file, "playbooks/preflight.yml", check=False)
     assert answer.returncode != 0
     assert "192.0.2.1" in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("secret", "is_weak"),
+    [
+        ("", True),
+        ("short", True),
+        ("changeme-changeme-changeme", True),
+        ("FastCache123456789", True),
+        ("kX3vPq9sLw2mNz8tRb5y", False),
+    ],
+)
+def test_a_secret_that_can_be_guessed_is_refused(secret: str, is_weak: bool) -> None:
+    hostvars = {"a": {"fastcache_requirepass": secret}, "b": {}}
+    assert bool(fastcache_members.weak_secrets(["a", "b"], hostvars)) is is_weak
+
+
+def test_preflight_refuses_a_default_secret() -> None:
+    answer = run(
+        "ansible-playbook", "-i", "inventories/local", "playbooks/preflight.yml",
+        "-e", "fastcache_admin_key=changeme", check=False,
+    )  # fmt: skip
+    assert answer.returncode != 0
+    assert "fastcache_admin_key" in answer.stdout
+    assert "ansible-vault" in answer.stdout

@@ -4,12 +4,15 @@ It has another name, other addresses and another Terraform state than the lab of
 stand side by side.
 """
 
+import contextlib
 import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,12 @@ PROJECT = Path(__file__).resolve().parents[2]
 MODULE = PROJECT / "terraform" / "modules" / "lab"
 ENVIRONMENT = PROJECT / "terraform" / "environments" / "lab"
 NAME, PREFIX = "citest", "198.18.30"
+VIP = f"{PREFIX}.10"
+#: What the lab's services need beyond a minimal Debian.
+PACKAGES = (
+    "haproxy", "keepalived", "etcd-server", "prometheus", "prometheus-alertmanager",
+    "prometheus-node-exporter",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -65,8 +74,17 @@ class Lab:
         wheel = os.environ.get("FASTCACHE_WHEEL")
         self.run(
             sys.executable, PROJECT / "make" / "bundle.py", *(["--wheel", wheel] if wheel else ["--debug"]),
-            "--output", self.scratch / "bundle", "--package", "haproxy",
+            "--output", self.scratch / "bundle", *(f"--package={name}" for name in PACKAGES),
         )  # fmt: skip
+
+    def next_release(self) -> str:
+        """The same release under another name, as an upgrade; returns where its bundle is."""
+        bundle = self.scratch / "next"
+        shutil.copytree(self.scratch / "bundle", bundle)
+        manifest = json.loads((bundle / "manifest.json").read_text())
+        manifest["release"] += "-next"
+        (bundle / "manifest.json").write_text(json.dumps(manifest))
+        return str(bundle)
 
     def up(self, hosts: int) -> None:
         state = self.scratch / "lab.tfstate"
@@ -90,14 +108,51 @@ class Lab:
 
     # What is done with it
 
-    def play(self, playbook: str, *words: str) -> Run:
-        """Run a playbook; a failure is for the test to judge."""
+    def start_play(self, playbook: str, *words: str, **environment: str) -> subprocess.Popen[str]:
         settings = ["-i", "inventories/lab", "-e", f"fastcache_secrets={self.secrets}"]
-        done = subprocess.run(
-            ["ansible-playbook", *settings, playbook, *words], cwd=PROJECT, env=self.environment,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
+        return subprocess.Popen(
+            ["ansible-playbook", *settings, playbook, *words], cwd=PROJECT,
+            env=self.environment | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            start_new_session=True,
         )  # fmt: skip
-        return Run(done.returncode, done.stdout)
+
+    def play(self, playbook: str, *words: str, **environment: str) -> Run:
+        """Run a playbook; a failure is for the test to judge."""
+        process = self.start_play(playbook, *words, **environment)
+        text = process.communicate()[0]
+        return Run(process.returncode, text)
+
+    def play_killed_at(self, task: int, playbook: str) -> str:
+        """Kill a playbook with all its children when its `task`-th task begins; what it printed."""
+        process = self.start_play(playbook)
+        assert process.stdout
+        text = ""
+        for line in process.stdout:
+            text += line
+            if line.startswith("TASK ["):
+                task -= 1
+                if task == 0:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    break
+        process.wait()
+        process.stdout.close()
+        return text
+
+    @contextlib.contextmanager
+    def load(self, seen: dict[str, Any]) -> Iterator[None]:
+        """Clients at the cluster's address while the block runs; `seen` is what they saw (load.py)."""
+        password = self.secrets / "requirepass"
+        process = subprocess.Popen(
+            ["nsenter", f"--net=/run/netns/fastcache-{NAME}", sys.executable,
+             Path(__file__).with_name("load.py"), VIP, "6380", password, "4"],
+            stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
+            out = process.communicate(timeout=60)[0]
+        seen.update(json.loads(out))
 
     def on(self, host: str, command: str) -> str:
         """Run a command on a host, as root."""

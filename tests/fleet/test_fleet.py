@@ -1,11 +1,14 @@
 """From bare hosts to a serving cluster, and what an operator does with it afterwards.
 
-The tests are one story in the order of the file; each stands on the hosts that the one before left.
+The tests are one story in the order of the file; each stands on the hosts that the one before left, and the
+first that fails ends it. Every run of a playbook costs some half a minute: each is asked more than one thing.
 """
 
-import time
+import os
+import random
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +17,8 @@ from .lab import NAME, Lab, what_is_missing
 MISSING = what_is_missing()
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 HOSTS = 3
+#: Runs neither a health service nor a balancer, nor does it watch: a new host is none of its business.
+UNTOUCHED = "h3"
 
 
 @pytest.fixture(scope="module")
@@ -29,59 +34,42 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         lab.destroy()
 
 
-def secret(lab: Lab) -> str:
-    return (lab.secrets / "requirepass").read_text().strip()
+@pytest.fixture(autouse=True)
+def story(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What stands on a failed test would only fail for that test's reason."""
+    if getattr(request.module, "broken", None):
+        pytest.skip(f"{request.module.broken} failed before")
+    before = request.session.testsfailed
+    yield
+    if request.session.testsfailed > before:
+        request.module.broken = request.node.name
+
+
+def secrets(lab: Lab) -> list[str]:
+    return [(lab.secrets / name).read_text().strip() for name in ("requirepass", "admin-key")]
 
 
 def test_a_plan_touches_nothing(lab: Lab) -> None:
-    plan = lab.play("site.yml", "--check", "--diff")
+    plan = lab.play("playbooks/plan.yml", "--check", "--diff")
     assert plan.code == 0, plan.text[-6000:]
     assert "absent" in lab.on("h1", "test -e /etc/fastcache && echo present || echo absent")
 
 
-def test_bare_hosts_become_a_serving_cluster(lab: Lab) -> None:
+def test_bare_hosts_become_a_serving_cluster_though_the_first_run_is_killed(lab: Lab) -> None:
+    seed = int(os.environ.get("SEED", random.randrange(1_000_000)))
+    task = random.Random(seed).randrange(8, 110)
+    print(f"SEED={seed}: the first run is killed at task {task}")
+    killed = lab.play_killed_at(task, "site.yml")
     run = lab.play("site.yml")
-    assert run.code == 0, run.text[-6000:]
+    assert run.code == 0, f"SEED={seed}, killed at task {task}:\n{killed[-500:]}\n{run.text[-6000:]}"
     assert len(run.recap) == HOSTS + 1, "the hosts, and this machine"
 
 
-def test_a_second_run_changes_nothing(lab: Lab) -> None:
-    run = lab.play("site.yml")
-    assert run.code == 0, run.text[-6000:]
-    assert run.changed() == 0, run.text[-8000:]
-
-
-def test_a_killed_node_is_back_at_once(lab: Lab) -> None:
-    unit = "fastcache-node@7001.service"
-    show = f"systemctl show --value --property=MainPID {unit}"
-    before = lab.on("h1", show)
-    lab.on("h1", f"systemctl kill --signal=KILL {unit}")
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and lab.on("h1", f"systemctl is-active {unit} || true") != "active":
-        pass
-    assert lab.on("h1", show) not in ("0", before)
-    assert lab.play("playbooks/verify.yml").code == 0
-
-
-def test_a_changed_setting_is_brought_in_host_by_host(lab: Lab) -> None:
-    run = lab.play("site.yml", "-e", "fastcache_node_maxmemory=48mb")
-    assert run.code == 0, run.text[-6000:]
-    assert run.text.count("PLAY [Renew nodes with old settings, host by host]") == HOSTS
-    assert 'maxmemory = "48mb"' in lab.on("h3", "cat /etc/fastcache/node-7001.toml")
-
-
-def test_a_setting_that_the_node_refuses_never_reaches_it(lab: Lab) -> None:
-    run = lab.play("site.yml", "-e", '{"fastcache_node_settings": {"maxmemroy": "1gb"}}')
-    assert run.code != 0
-    assert "maxmemroy" in run.text
-    assert "maxmemroy" not in lab.on("h1", "cat /etc/fastcache/node-7001.toml")
-    assert lab.play("playbooks/verify.yml").code == 0
-
-
-def test_the_secret_shows_nowhere(lab: Lab) -> None:
+def test_a_second_run_changes_nothing_and_shows_no_secret(lab: Lab) -> None:
     run = lab.play("site.yml", "-vvv", "--diff")
-    assert run.code == 0
-    assert secret(lab) not in run.text
+    assert run.code == 0, run.text[-6000:]
+    assert run.changed() == 0, [line for line in run.text.splitlines() if line.startswith("changed")]
+    assert not [secret for secret in secrets(lab) if secret in run.text]
     search = (
         "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' > /root/seen; "
         "journalctl --no-pager >> /root/seen; "
@@ -90,17 +78,57 @@ def test_the_secret_shows_nowhere(lab: Lab) -> None:
     assert lab.on("h1", search) == "0"
 
 
-def test_a_lost_host_is_made_again_and_joins(lab: Lab) -> None:
-    lab.terraform(
-        "apply", "-input=false", "-auto-approve", f"-var=host_count={HOSTS}",
-        "-replace=module.lab.terraform_data.host[\"h3\"]",
-    )  # fmt: skip
-    run = lab.play("site.yml")
+def test_a_backend_that_does_not_serve_is_named(lab: Lab) -> None:
+    lab.on("h3", "systemctl stop fastcache-proxy@6382")
+    run = lab.play("playbooks/verify.yml")
+    assert run.code != 0
+    assert "proxy-h3-6382" in run.text
+    lab.on("h3", "systemctl start fastcache-proxy@6382")
+
+
+def test_a_host_is_added_under_load_and_nobody_else_notices(lab: Lab) -> None:
+    lab.up(HOSTS + 1)
+    seen: dict[str, Any] = {}
+    with lab.load(seen):
+        run = lab.play("playbooks/add_hosts.yml", "-e", "new=h4")
     assert run.code == 0, run.text[-6000:]
-    assert run.recap["h3"]["changed"] > 5
+    assert UNTOUCHED not in run.recap, "a host that need not know of the new one got a task"
+    assert run.recap["h4"]["changed"] > 5
+    print(f"added under load: {seen}")
+    assert seen["requests"] > 1000
+    assert seen["failed"] == 0, seen
 
 
-def test_taking_it_away_leaves_nothing(lab: Lab) -> None:
+def test_an_upgrade_goes_host_by_host_under_load(lab: Lab) -> None:
+    bundle = lab.next_release()
+    seen: dict[str, Any] = {}
+    with lab.load(seen):
+        run = lab.play("playbooks/upgrade.yml", FASTCACHE_BUNDLE=bundle)
+    assert run.code == 0, run.text[-6000:]
+    assert run.text.count("PLAY [Renew host by host]") == HOSTS + 1
+    assert lab.on("h4", "readlink /opt/fastcache/current").endswith("-next")
+    print(f"upgraded under load: {seen}")
+    assert seen["requests"] > 1000
+    # Without replicas the keys of a node are away while it starts again. Nothing else may fail: no
+    # connection, and no other key.
+    others = {
+        why: count for why, count in seen["failures"].items() if not why.startswith("-CLUSTERDOWN node")
+    }
+    assert not others, seen
+    assert seen["failed"] < seen["requests"] / 100, seen
+
+
+def test_taking_it_off_wants_the_name_of_the_cluster(lab: Lab) -> None:
+    run = lab.play("playbooks/teardown.yml", "-e", "confirm=another")
+    assert run.code != 0
+    assert "confirm=lab" in run.text
+    run = lab.play("playbooks/teardown.yml", "-e", "confirm=lab")
+    assert run.code == 0, run.text[-6000:]
+    left = "ls -d /etc/fastcache /opt/fastcache /var/lib/fastcache 2>/dev/null; pgrep -c fastcache || true"
+    assert lab.on("h1", left) == "0"
+
+
+def test_taking_the_hosts_away_leaves_nothing(lab: Lab) -> None:
     lab.terraform("destroy", "-input=false", "-auto-approve")
     assert not Path(f"/run/netns/fastcache-{NAME}").exists()
     assert not Path(f"/var/lib/fastcache-lab/labs/{NAME}").exists()

@@ -4,12 +4,16 @@
 its name, address, port and rack. Hosts may set count, first port, address and rack of their own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 
 def members(
-    hosts: list[str], hostvars: Mapping[str, Mapping[str, Any]], kind: str, first_port: int, count: int = 1
+    hosts: Iterable[str],
+    hostvars: Mapping[str, Mapping[str, Any]],
+    kind: str,
+    first_port: int,
+    count: int = 1,
 ) -> list[dict[str, Any]]:
     """All services of a kind, host by host as in the inventory; those of one host have ports in a row."""
     found: list[dict[str, Any]] = []
@@ -45,6 +49,35 @@ def address(host: str, hostvars: Mapping[str, Mapping[str, Any]]) -> str:
     return str(settings.get("fastcache_address", settings.get("ansible_host", host)))
 
 
+def rack(host: str, hostvars: Mapping[str, Mapping[str, Any]]) -> str:
+    """What fails together with a host; a host of which nothing is said fails alone."""
+    return str(hostvars[host].get("fastcache_rack", host))
+
+
+#: Secrets that an inventory may set instead of having them made.
+SECRETS = ("fastcache_requirepass", "fastcache_admin_key")
+SHORTEST_SECRET = 16
+WELL_KNOWN = ("changeme", "password", "secret", "foobared", "fastcache", "default", "admin", "12345678")
+
+
+def weak_secrets(hosts: list[str], hostvars: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Names of secrets that an inventory sets and that somebody could guess."""
+    found = set()
+    for host in hosts:
+        for name in SECRETS:
+            if name not in hostvars[host]:
+                continue
+            value = str(hostvars[host][name])
+            plain = value.lower()
+            # A well-known word repeated or with little around it is no better than the word.
+            if len(value) < SHORTEST_SECRET or any(
+                word in plain and len(value) - len(word) * plain.count(word) < SHORTEST_SECRET
+                for word in WELL_KNOWN
+            ):
+                found.add(name)
+    return sorted(found)
+
+
 def endpoint(member: Mapping[str, Any]) -> str:
     """A service as ADDRESS:PORT."""
     return f"{member['address']}:{member['port']}"
@@ -59,4 +92,6 @@ class FilterModule:
             "fastcache_address": address,
             "fastcache_addresses": addresses,
             "fastcache_endpoint": endpoint,
+            "fastcache_rack": rack,
+            "fastcache_weak_secrets": weak_secrets,
         }
