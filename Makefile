@@ -5,7 +5,7 @@ PYTHON := .venv/bin/python
 MATURIN := .venv/bin/maturin
 # Suites in the order in which they run; a directory tests/NAME is a suite when it is named here. `make test-fleet` (as
 # root, on lab hosts, some minutes) runs by itself.
-SUITES := unit conformance clients simulation cluster deploy
+SUITES := unit conformance clients frameworks simulation cluster deploy
 NODES ?= 3
 ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

@@ -88,7 +88,8 @@ def as_text(key: str, value: object, origin: str) -> str:
     if isinstance(value, list) and all(
         isinstance(item, str | int) and not isinstance(item, bool) for item in value
     ):
-        return " ".join(str(item) for item in value)
+        # Users are lines of several words; of everything else, a list is words.
+        return ("\n" if key == "user" else " ").join(str(item) for item in value)
     raise ConfigurationError(f"{origin}: {key}: must be text, a number, true or false, or a list of these")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 
 from fastcache import config
 from fastcache.client import probe
@@ -178,3 +179,40 @@ def test_config_rewrite_writes_the_file_the_node_was_started_with(service: Servi
     settings = dict(config.load_node(service.directory / "node.toml").settings)
     assert settings["maxmemory"] == str(2 << 20)
     assert settings["port"] == str(service.endpoint.port)
+
+
+def test_users_stand_in_the_configuration_or_in_a_file(service: Service, tmp_path: Path) -> None:
+    node = service.start(user="ann on >pw ~a* +get +set", requirepass="secret")
+    service.heard("READY=1")
+
+    def client(**login: str) -> redis.Redis:
+        return redis.Redis(port=service.endpoint.port, decode_responses=True, **login)
+
+    ann = client(username="ann", password="pw")
+    assert ann.set("a1", "x")
+    assert ann.get("a1") == "x"
+    with pytest.raises(redis.exceptions.NoPermissionError):
+        ann.get("b")
+    operator = client(password="secret")
+    operator.acl_setuser("bob", enabled=True, passwords=["+pb"], commands=["+ping"])
+    assert operator.config_rewrite()
+    node.send_signal(signal.SIGTERM)
+    node.wait(30)
+    text = (tmp_path / "node.toml").read_text()
+    assert "bob on #" in text
+    assert "pw" not in text.split("user = ")[1]
+
+    file = tmp_path / "users.acl"
+    file.write_text("user default on nopass ~* &* +@all\nuser cat on >pc +@read ~*\n")
+    again = service.start(aclfile=str(file))
+    service.heard("READY=1")
+    assert client().acl_users() == ["cat", "default"]
+    client().acl_setuser("dan", enabled=True, nopass=True)
+    assert client().acl_save()
+    assert "user dan on nopass" in file.read_text()
+    file.write_text("user cat on >pc +nosuch\n")
+    with pytest.raises(redis.exceptions.ResponseError, match=r"users\.acl:1: Unknown command"):
+        client().acl_load()
+    assert client(username="cat", password="pc").get("x") is None
+    again.send_signal(signal.SIGTERM)
+    again.wait(30)

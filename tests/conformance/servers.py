@@ -80,6 +80,10 @@ class Server:
         connection = Connection(self.address)
         connection.ask("AUTH", TEST_PASSWORD)
         connection.ask("CONFIG", "SET", "requirepass", "")
+        connection.ask("ACL", "SETUSER", "default", "on", "nopass", "~*", "&*", "+@all")
+        users = [user for user in connection.value("ACL", "USERS") if user != b"default"]
+        if users:
+            connection.ask("ACL", "DELUSER", *users)
         connection.ask("FLUSHALL")
         connection.close()
 

@@ -26,8 +26,12 @@ pub struct Client {
     pub database: u8,
     /// Whether it speaks RESP3.
     pub resp3: bool,
-    /// Whether it has given the password, or none is needed.
+    /// Whether it has said who it is, or need not.
     pub authenticated: bool,
+    /// Who it is.
+    pub user: super::acl::UserId,
+    /// Its user's name, when that is another than `default`.
+    user_name: Option<Box<[u8]>>,
     /// CLIENT SETNAME.
     pub name: Vec<u8>,
     /// CLIENT SETINFO's library name and version.
@@ -149,6 +153,8 @@ impl Client {
             database: 0,
             resp3: false,
             authenticated: true,
+            user: super::acl::DEFAULT,
+            user_name: None,
             name: Vec::new(),
             library: (Vec::new(), Vec::new()),
             multi: None,
@@ -178,6 +184,17 @@ impl Client {
             consistency: None,
             held: std::collections::VecDeque::new(),
         }
+    }
+
+    /// The name of its user.
+    pub fn user_name(&self) -> &[u8] {
+        self.user_name.as_deref().unwrap_or(b"default")
+    }
+
+    /// It is this user from now on.
+    pub fn become_user(&mut self, user: super::acl::UserId, name: &[u8]) {
+        self.user = user;
+        self.user_name = (user != super::acl::DEFAULT).then(|| name.into());
     }
 
     /// How many subscriptions it has.

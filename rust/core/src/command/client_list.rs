@@ -54,7 +54,7 @@ pub fn line(client: &Client, now: u64, serving: Option<&Args<'_>>) -> String {
     let mut line = format!(
         "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} sub={} psub={} ssub={} multi={} qbuf={query} \
          qbuf-free={free} argv-mem={argv} multi-mem={queued} rbs=0 rbp=0 obl=0 oll={} omem={unsent} tot-mem={total} \
-         events={} cmd={command} user=default redir={} resp={}",
+         events={} cmd={command} user={} redir={} resp={}",
         client.id,
         client.address,
         client.local_address,
@@ -70,6 +70,7 @@ pub fn line(client: &Client, now: u64, serving: Option<&Args<'_>>) -> String {
         multi.map_or(-1, |multi| multi.queue.len() as i64),
         usize::from(unsent > 0),
         if unsent > 0 { "rw" } else { "r" },
+        word(client.user_name()),
         client.tracking.as_ref().map_or(-1, |tracking| tracking.redirect as i64),
         if client.resp3 { 3 } else { 2 },
     );
@@ -176,6 +177,7 @@ struct Chosen<'a> {
     address: Option<&'a [u8]>,
     local_address: Option<&'a [u8]>,
     older_than: Option<u64>,
+    user: Option<super::acl::UserId>,
 }
 
 impl Chosen<'_> {
@@ -183,6 +185,7 @@ impl Chosen<'_> {
         !client.dead
             && self.id.is_none_or(|id| client.id == id)
             && self.class.is_none_or(|class| Class::of(client) == class)
+            && self.user.is_none_or(|user| client.user == user)
             && self.address.is_none_or(|address| client.address.as_bytes() == address)
             && self.local_address.is_none_or(|address| client.local_address.as_bytes() == address)
             && self.older_than.is_none_or(|seconds| now.saturating_sub(client.since) / 1000 >= seconds)
@@ -216,7 +219,8 @@ pub fn kill(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
         } else if args.is(at, "LADDR") {
             chosen.local_address = Some(value);
         } else if args.is(at, "USER") {
-            if value != b"default" {
+            chosen.user = ctx.engine.users.find(value);
+            if chosen.user.is_none() {
                 let mut text = b"ERR No such user '".to_vec();
                 text.extend_from_slice(value);
                 text.push(b'\'');
@@ -246,12 +250,7 @@ fn close_all(ctx: &mut Ctx<'_>, chosen: &Chosen<'_>, spare_me: bool) -> usize {
         ctx.engine.clients.iter().filter(|client| chosen.takes(client, now)).map(|client| client.token).collect();
     let mut killed = tokens.len();
     for token in tokens {
-        // It must not get anything more, not even what it waits for.
-        if let Some(mut client) = ctx.engine.clients.take(token) {
-            ctx.engine.leave(&mut client);
-            ctx.engine.clients.put_back(client);
-        }
-        ctx.engine.kill(token);
+        ctx.engine.dismiss(token);
     }
     if !spare_me && chosen.takes(ctx.client, now) {
         ctx.client.closing = true; // After it has read how many were closed.

@@ -124,6 +124,9 @@ fn set(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     }
     for (index, ..) in wanted {
         ctx.engine.settings.note_change(index);
+        if SETTINGS[index].name == "requirepass" {
+            ctx.engine.users.expect_password();
+        }
     }
     ctx.engine.settings_changed();
     ctx.out.ok();

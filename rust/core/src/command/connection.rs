@@ -1,9 +1,8 @@
 //! Commands about the connection itself: HELLO, AUTH, PING, SELECT, RESET, QUIT, ECHO.
 
-use super::Ctx;
 use super::fault::{Done, Fault};
-use super::settings::Name;
 use super::table::{Command, flag};
+use super::{Ctx, acl};
 use crate::resp::Args;
 use crate::resp::number::parse_i64;
 use crate::store::keyspace::DATABASES;
@@ -92,30 +91,19 @@ pub fn same_secret(given: &[u8], wanted: &[u8]) -> bool {
     difference == 0
 }
 
-/// Check a user's password; there is one user, `default`.
-fn check(ctx: &mut Ctx<'_>, user: &[u8], password: &[u8]) -> Done {
-    let wanted = ctx.engine.settings.text(Name::requirepass);
-    // Without a password the default user takes any.
-    let right = wanted.is_empty() || same_secret(password, wanted.as_bytes());
-    if user != b"default" || !right {
-        return Err(Fault::new("WRONGPASS invalid username-password pair or user is disabled."));
-    }
-    ctx.client.authenticated = true;
-    Ok(())
-}
-
 fn auth(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     match args.len() {
         2 => {
-            if ctx.engine.settings.text(Name::requirepass).is_empty() {
+            // Whoever needs no password is told so, lest the configuration is not what it was meant to be.
+            if ctx.engine.users.get(acl::DEFAULT).is_some_and(|user| user.no_password) {
                 return Err(Fault::new(
                     "ERR AUTH <password> called without any password configured for the default user. \
                      Are you sure your configuration is correct?",
                 ));
             }
-            check(ctx, b"default", args.at(1))?;
+            acl::authenticate(ctx, args, b"default", args.at(1))?;
         }
-        3 => check(ctx, args.at(1), args.at(2))?,
+        3 => acl::authenticate(ctx, args, args.at(1), args.at(2))?,
         _ => return Err(Fault::SYNTAX),
     }
     ctx.out.ok();
@@ -151,7 +139,7 @@ fn hello(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
         }
     }
     if let Some((user, password)) = credentials {
-        check(ctx, user, password)?;
+        acl::authenticate(ctx, args, user, password)?;
     }
     if !ctx.client.authenticated {
         return Err(Fault::new(
@@ -222,7 +210,8 @@ fn reset(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
     ctx.client.reads_copies = false;
     ctx.client.routed = false;
     ctx.client.consistency = None;
-    ctx.client.authenticated = ctx.engine.settings.text(Name::requirepass).is_empty();
+    ctx.client.become_user(acl::DEFAULT, b"default");
+    ctx.client.authenticated = ctx.engine.users.open();
     ctx.out.raw(b"+RESET\r\n");
     Ok(())
 }

@@ -23,7 +23,7 @@ pub fn serve(engine: &mut Engine, client: &mut Client, args: &Args<'_>, out: &mu
         }
     };
     client.last_command = Some(row);
-    if let Err(fault) = admit(engine, client, row, args) {
+    if let Err(fault) = admit(engine, client, row, place, args) {
         refuse(engine, client, out, &fault, Some(place));
         return silence(client, out, start);
     }
@@ -134,13 +134,20 @@ pub fn resolve_quietly(args: &Args<'_>) -> Option<(&'static Command, u32)> {
 
 /// Whether the client may run the command now.
 #[inline]
-pub fn admit(engine: &mut Engine, client: &mut Client, row: &'static Command, args: &Args<'_>) -> Result<(), Fault> {
-    if !client.authenticated && engine.settings.text(Name::requirepass).is_empty() {
+pub fn admit(
+    engine: &mut Engine,
+    client: &mut Client,
+    row: &'static Command,
+    place: u32,
+    args: &Args<'_>,
+) -> Result<(), Fault> {
+    if !client.authenticated && engine.users.open() {
         client.authenticated = true; // The password was taken away since the client came.
     }
     if !client.authenticated && !row.is(flag::NO_AUTH) {
         return Err(Fault::NO_AUTH);
     }
+    super::acl::admit(engine, client, row, place, args)?;
     if row.is(flag::PROTECTED) && !super::server::debug_allowed(engine, client) {
         return Err(super::server::debug_refusal());
     }

@@ -19,6 +19,8 @@ pub struct Engine {
     pub tls: Option<crate::net::tls::Acceptor>,
     /// Clients but for the one being served.
     pub clients: Clients,
+    /// Who may do what.
+    pub users: super::acl::Users,
     /// Clients that got something to send, or are to be closed, while another was served.
     pub wake: Vec<Token>,
     /// Clients that are no longer blocked: what they sent meanwhile is to be served.
@@ -155,6 +157,7 @@ impl Engine {
             store,
             settings,
             clients: Clients::default(),
+            users: super::acl::Users::default(),
             wake: Vec::new(),
             resumed: Vec::new(),
             watchers: ByKey::default(),
@@ -202,6 +205,7 @@ impl Engine {
 
     /// Take over what settings say to parts that keep a copy of it.
     pub fn settings_changed(&mut self) {
+        self.users.default_password(self.settings.text(Name::requirepass));
         self.store.set_policy(self.settings.policy());
         self.store.tune_counting(
             self.settings.number(Name::lfu_log_factor) as u32,
@@ -243,7 +247,7 @@ impl Engine {
     pub fn new_client(&mut self) -> Box<Client> {
         let mut client = Client::new(self.next_client, self.store.now());
         self.next_client += 1;
-        client.authenticated = self.settings.text(Name::requirepass).is_empty();
+        client.authenticated = self.users.open();
         self.stats.connections += 1;
         Box::new(client)
     }
@@ -416,6 +420,15 @@ impl Engine {
             }
             client.pending.extend_from_slice(bytes);
         }
+    }
+
+    /// Close a client that is not being served; it does not get anything more, not even what it waits for.
+    pub fn dismiss(&mut self, token: Token) {
+        if let Some(mut client) = self.clients.take(token) {
+            self.leave(&mut client);
+            self.clients.put_back(client);
+        }
+        self.kill(token);
     }
 
     /// Close a client that is not being served.

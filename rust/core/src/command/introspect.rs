@@ -467,8 +467,24 @@ fn find_keys(args: &Args<'_>) -> Result<Vec<(usize, KeyUse)>, Fault> {
     if !row.takes(args.len()) {
         return Err(Fault::new("ERR Invalid number of arguments specified for command"));
     }
-    let mut found = Vec::new();
     let counts = row.keys.iter().any(|spec| matches!(spec.find, Find::Counted { .. }));
+    let (found, whole) = visit_keys(row, args);
+    if !whole || (found.is_empty() && !(counts && row.is(flag::NO_MANDATORY_KEYS))) {
+        return Err(Fault::new("ERR Invalid arguments specified for command"));
+    }
+    Ok(found)
+}
+
+/// Where the keys of a request to this row are, and what it does with each; as far as they can be told.
+pub fn key_uses(row: &Command, args: &Args<'_>) -> Vec<(usize, KeyUse)> {
+    let (mut found, _) = visit_keys(row, args);
+    found.retain(|(_, uses)| *uses != KeyUse(&["not_key"]));
+    found
+}
+
+/// As [`key_uses`]; `false` besides when the request is not of the form the table describes.
+fn visit_keys(row: &Command, args: &Args<'_>) -> (Vec<(usize, KeyUse)>, bool) {
+    let mut found = Vec::new();
     let visited = row.each_key(args, |at, spec| found.push((at, actual_use(row, args, spec))));
     if row.name == "sort" {
         // The last STORE counts; words that are values of other options are none.
@@ -487,10 +503,7 @@ fn find_keys(args: &Args<'_>) -> Result<Vec<(usize, KeyUse)>, Fault> {
         }
         found.extend(store);
     }
-    if visited.is_none() || (found.is_empty() && !(counts && row.is(flag::NO_MANDATORY_KEYS))) {
-        return Err(Fault::new("ERR Invalid arguments specified for command"));
-    }
-    Ok(found)
+    (found, visited.is_some())
 }
 
 /// What a request does with a key where that hangs on its options.

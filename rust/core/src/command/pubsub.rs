@@ -142,6 +142,20 @@ pub fn allowed_while_subscribed(row: &Command) -> bool {
     )
 }
 
+/// The arguments of a request that are channels, or patterns of channels, which its user must be allowed.
+pub fn channels_of(row: &Command, args: &Args<'_>) -> std::ops::Range<usize> {
+    match row.name {
+        "subscribe" | "psubscribe" | "ssubscribe" => 1..args.len(),
+        "publish" | "spublish" => 1..2.min(args.len()),
+        _ => 0..0,
+    }
+}
+
+/// Whether the arguments are patterns.
+pub fn takes_patterns(row: &Command) -> bool {
+    row.name == "psubscribe"
+}
+
 /// The three ways to listen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Way {

@@ -88,6 +88,10 @@ settings! {
     health "health" Kind::Special, "", start, "Addresses (http://HOST:PORT) of the health services; the topology that they publish is obeyed.";
     topology_file "topology-file" Kind::Text, "", start, "Where the last known topology is kept, for a start without a health service.";
     requirepass "requirepass" Kind::Secret, "", run, "Password that clients must give before anything else; empty for none.";
+    user "user" Kind::Secret, "", start, "Users and their rules, a line or an element of a list each: name on >password ~keys* +@read.";
+    aclfile "aclfile" Kind::Text, "", start, "File with the users, which ACL LOAD reads and ACL SAVE writes; empty to keep them in `user`.";
+    acl_pubsub_default "acl-pubsub-default" Kind::Choice(&["resetchannels", "allchannels"]), "resetchannels", run, "Whether new users may use all channels.";
+    auth_failure_limit "auth-failure-limit" Kind::Integer(0, ANY), "30", run, "Failed logins from one address for one user within a minute, after which that address is refused for the rest of it; 0 for no limit.";
     maxclients "maxclients" Kind::Integer(1, u32::MAX as i64), "10000", run, "Most clients at a time.";
     timeout "timeout" Kind::Integer(0, i32::MAX as i64), "0", run, "Seconds after which an idle client is closed; 0 never.";
     tcp_keepalive "tcp-keepalive" Kind::Integer(0, i32::MAX as i64), "300", run, "Seconds between probes of silent connections; 0 for none.";
@@ -158,7 +162,7 @@ settings! {
     auto_aof_rewrite_percentage "auto-aof-rewrite-percentage" Kind::Integer(0, i32::MAX as i64), "100", run, "Accepted for compatibility.";
     auto_aof_rewrite_min_size "auto-aof-rewrite-min-size" Kind::Memory(0, ANY), "64mb", run, "Accepted for compatibility.";
     sanitize_dump_payload "sanitize-dump-payload" Kind::Choice(&["no", "yes", "clients"]), "no", run, "Accepted for compatibility.";
-    acllog_max_len "acllog-max-len" Kind::Integer(0, ANY), "128", run, "Accepted for compatibility: who was refused is not recorded.";
+    acllog_max_len "acllog-max-len" Kind::Integer(0, ANY), "128", run, "Refusals that ACL LOG keeps.";
     repl_backlog_size "repl-backlog-size" Kind::Memory(1, ANY), "16mb", run, "Bytes of recent writes that are kept for replicas: one that lags further gets all slots anew.";
     strict_prefixes "strict-prefixes" Kind::Text, "", run, "Beginnings of keys, with blanks between them, whose requests are strict: replies wait for the replicas.";
     max_unreplicated_ms "max-unreplicated-ms" Kind::Integer(0, i32::MAX as i64), "1000", run, "Age in ms of the oldest write that a replica in sync lacks at which further writes are refused; 0 for never.";
@@ -295,6 +299,10 @@ impl Settings {
                     return Err(format!("argument(s) must be one of the following: {}", words.join(", ")));
                 };
                 (words[at].to_owned(), at as i64)
+            }
+            Kind::Secret if row.name == "user" => {
+                super::acl::file::of_setting(value, false)?;
+                (value.to_owned(), 0)
             }
             Kind::Text | Kind::Secret => (value.to_owned(), 0),
             Kind::Special => special(row.name, value, &self.texts[index])?,

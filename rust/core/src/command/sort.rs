@@ -1,9 +1,9 @@
 //! SORT and SORT_RO: the elements of a list, set or sorted set in order, of themselves or of other keys.
 
-use super::Ctx;
 use super::fault::{Done, Fault};
 use super::notify::LIST;
 use super::table::{Begin, Command, Find, KeySpec, OVERWRITE, READ, flag, key};
+use super::{Ctx, acl};
 use crate::resp::Args;
 use crate::resp::number::parse_f64;
 use crate::store::list::{End, List};
@@ -47,7 +47,8 @@ struct Options<'a> {
     store: Option<&'a [u8]>,
 }
 
-fn options<'a>(args: &Args<'a>, may_store: bool) -> Result<Options<'a>, Fault> {
+/// `follows`: the client may read whatever keys BY and GET lead to.
+fn options<'a>(args: &Args<'a>, may_store: bool, follows: bool) -> Result<Options<'a>, Fault> {
     let mut options = Options::default();
     let mut at = 2;
     while at < args.len() {
@@ -66,10 +67,16 @@ fn options<'a>(args: &Args<'a>, may_store: bool) -> Result<Options<'a>, Fault> {
             at += 1;
         } else if args.is(at, "BY") && left >= 1 {
             let pattern = args.at(at + 1);
+            if pattern.contains(&b'*') && !follows {
+                return Err(Fault::of("ERR BY option of SORT denied due to insufficient ACL permissions."));
+            }
             options.unsorted |= !pattern.contains(&b'*'); // Said once, it holds, whatever other BY follows.
             options.by = Some(pattern);
             at += 1;
         } else if args.is(at, "GET") && left >= 1 {
+            if !follows {
+                return Err(Fault::of("ERR GET option of SORT denied due to insufficient ACL permissions."));
+            }
             options.gets.push(args.at(at + 1));
             at += 1;
         } else {
@@ -81,7 +88,7 @@ fn options<'a>(args: &Args<'a>, may_store: bool) -> Result<Options<'a>, Fault> {
 }
 
 fn sort(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
-    let mut options = options(args, ctx.command.is(flag::WRITE))?;
+    let mut options = options(args, ctx.command.is(flag::WRITE), acl::reads_all_keys(ctx))?;
     let elements = load(ctx, args.at(1), &mut options)?;
     let len = elements.len() as i64;
     let (start, count) = options.limit.unwrap_or((0, -1));

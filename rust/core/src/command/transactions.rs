@@ -100,6 +100,12 @@ fn exec(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
         let args = args.as_args();
         let place = place_of(row, &args);
         let before = ctx.out.len();
+        if ctx.engine.users.are_limited()
+            && let Err(denied) = super::acl::check::admit_some(ctx.engine, ctx.client, row, place, &args, "multi")
+        {
+            dispatch::fail(ctx.engine, ctx.out, &denied.fault_in_transaction());
+            continue;
+        }
         dispatch::run(ctx.engine, ctx.client, row, place, &args, ctx.out, false);
         if ctx.out.len() == before && !row.is(flag::PUBSUB) {
             // Every queued command owes an element; only subscriptions and CLIENT REPLY answer out of band.

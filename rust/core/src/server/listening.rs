@@ -54,7 +54,7 @@ pub(super) fn refusal(engine: &Engine, peer: &Peer) -> Option<&'static [u8]> {
     if engine.clients.len() >= settings.size(Name::maxclients) {
         return Some(b"-ERR max number of clients reached\r\n");
     }
-    if settings.is_on(Name::protected_mode) && settings.text(Name::requirepass).is_empty() && !peer.from_here {
+    if settings.is_on(Name::protected_mode) && engine.users.open() && !peer.from_here {
         return Some(
             b"-DENIED FastCache runs in protected mode: no password is set, so only clients of its own host are \
               served. Set requirepass, or protected-mode no where the network is trusted.\r\n",

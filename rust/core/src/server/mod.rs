@@ -45,6 +45,7 @@ impl Node {
             return Err(io::Error::other("the node was started before"));
         };
         let mut engine = Engine::new(settings, random_seed(), crate::clock::wall_ms());
+        engine.load_users().map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
         if let Some(document) = lock(&self.first).take() {
             let _ = membership::obey(&mut engine, document); // There is none yet that could outrank it.
         }

@@ -4,7 +4,7 @@ use super::flags::Flags;
 use super::value::Words;
 use crate::command::client::Client;
 use crate::command::table::{self, flag};
-use crate::command::{Engine, cluster, dispatch};
+use crate::command::{Engine, acl, cluster, dispatch};
 use crate::resp::number::write_g;
 use crate::resp::{Args, OwnedArgs, Reply};
 use crate::sys::lua::Lent;
@@ -124,6 +124,10 @@ fn run(
     };
     if row.is(flag::NOSCRIPT) {
         return Err("ERR This Redis command is not allowed from script");
+    }
+    if let Err(denied) = acl::check::admit_script(engine, client, row, place, args) {
+        dispatch::fail(engine, out, &denied);
+        return Ok(());
     }
     if how.read_only.get() && row.is(flag::WRITE | flag::MAY_REPLICATE) {
         return Err("ERR Write commands are not allowed from read-only scripts.");

@@ -329,7 +329,7 @@ fn redis_table(lua: &Lua, link: &Rc<Link>, words: &Rc<Words>) -> mlua::Result<Ta
     define("replicate_commands", function(lua, |_, _| one(Value::Boolean(true)))?)?;
     define("breakpoint", function(lua, |_, _| one(Value::Boolean(false)))?)?;
     define("debug", function(lua, |_, _| Ok(MultiValue::new()))?)?;
-    let fail = error;
+    let (fail, judging) = (error, Rc::clone(link));
     define(
         "acl_check_cmd",
         function(lua, move |lua, given| {
@@ -343,10 +343,14 @@ fn redis_table(lua: &Lua, link: &Rc<Link>, words: &Rc<Words>) -> mlua::Result<Ta
                     Err(_) => return fail(lua, "ERR redis.acl_check_cmd() require a command arguments"),
                 }
             }
-            if crate::command::table::find(args.as_args().at(0)).is_none() {
-                return fail(lua, "ERR Invalid command passed to redis.acl_check_cmd()");
+            let args = args.as_args();
+            let judged = judging.engine.borrow(|engine| {
+                judging.client.borrow(|client| crate::command::acl::check::allows(engine, client, &args))
+            });
+            match judged.flatten().flatten() {
+                Some(allowed) => one(Value::Boolean(allowed)),
+                None => fail(lua, "ERR Invalid command passed to redis.acl_check_cmd()"),
             }
-            one(Value::Boolean(true))
         })?,
     )?;
     for (name, number) in [

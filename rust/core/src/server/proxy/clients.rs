@@ -7,7 +7,7 @@ use super::upstream::{For, Key, write_request};
 use crate::command::client::{Client, Replies, Token};
 use crate::command::settings::Name;
 use crate::command::table::Command;
-use crate::command::{Fault, dispatch, monitor};
+use crate::command::{Fault, acl, dispatch, monitor};
 use crate::resp::number::parse_i64;
 use crate::resp::request::{QUOTED, inline_words};
 use crate::resp::{Args, OwnedArgs};
@@ -92,7 +92,14 @@ impl EventLoop {
         let plan = route::plan(row, args, &self.map);
         if (client.monitor || client.subscriptions() > 0)
             && !matches!(plan, Plan::Here)
-            && let Err(fault) = dispatch::admit(&mut self.engine, client, row, args)
+            && let Err(fault) = dispatch::admit(&mut self.engine, client, row, place, args)
+        {
+            self.answer_error(lane, &fault);
+            return true;
+        }
+        // Nodes take a proxy for the default user: what its own users may not do is refused here.
+        if !matches!(plan, Plan::Here)
+            && let Err(fault) = acl::admit(&mut self.engine, client, row, place, args)
         {
             self.answer_error(lane, &fault);
             return true;

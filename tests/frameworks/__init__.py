@@ -1,0 +1,1 @@
+"""Frameworks that stand on Redis, unmodified, on a node: task queues, Django, rate limits."""
