@@ -20,10 +20,8 @@ pub(super) struct Parked {
     request: Vec<u8>,
     replies: u32,
     tries: u8,
-    database: u8,
-    resp3: bool,
-    /// The client over whose own connection it goes, because it may wait there; or zero.
-    owner: u64,
+    /// The connection it takes, but for the node; one of the client's own where it may wait there.
+    key: Key,
     until: u64,
     next: u64,
     /// What is told when time is up.
@@ -95,9 +93,7 @@ impl EventLoop {
             request: request.to_vec(),
             replies: count_of(request),
             tries: owed.tries + 1,
-            database: key.database,
-            resp3: key.resp3,
-            owner: if key.owner == READER { 0 } else { key.owner },
+            key: Key { owner: if key.owner == READER { 0 } else { key.owner }, ..key },
             until: now + self.options.failover_wait,
             next: now,
             error,
@@ -200,8 +196,8 @@ impl EventLoop {
         if let Some(index) = self.connection_at(place.node, parked) {
             return Some(index);
         }
-        let key = Key { node: 0, database: parked.database, resp3: parked.resp3, owner: READER };
-        if !place.only_reads || self.map.strict() {
+        let key = Key { owner: READER, ..parked.key };
+        if !place.only_reads || key.consistency.unwrap_or(self.map.strict()) {
             return None;
         }
         let replicas: Vec<u16> = place.slot.map(|slot| self.map.replicas(slot).to_vec()).unwrap_or_default();
@@ -209,10 +205,10 @@ impl EventLoop {
     }
 
     fn connection_at(&mut self, node: u16, parked: &Parked) -> Option<u32> {
-        let key = Key { node, database: parked.database, resp3: parked.resp3, owner: parked.owner };
+        let key = Key { node, ..parked.key };
         let index = self.upstream(key).ok()?;
         if let For::Client { token, .. } = parked.whom
-            && parked.owner != 0
+            && parked.key.owner != 0
             && let Some(lane) = self.lanes.get_mut(token as usize).and_then(Option::as_mut)
             && !lane.alone.contains(&index)
         {

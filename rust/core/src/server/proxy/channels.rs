@@ -60,7 +60,7 @@ impl EventLoop {
 
     /// The connection that listens to a node; `None` while the node cannot be reached.
     fn listener(&mut self, node: u16) -> Option<u32> {
-        self.upstream(Key { node, database: 0, resp3: true, owner: LISTENER }).ok()
+        self.upstream(Key::of_ours(node, LISTENER)).ok()
     }
 
     fn listen(&mut self, connection: u32, way: Way, name: &[u8]) {
@@ -123,7 +123,7 @@ impl EventLoop {
             }
         }
         for (node, wanted) in at.iter().enumerate() {
-            let key = Key { node: node as u16, database: 0, resp3: true, owner: LISTENER };
+            let key = Key::of_ours(node as u16, LISTENER);
             let known = self.known(key);
             if wanted.is_empty() && known.is_none() {
                 continue;

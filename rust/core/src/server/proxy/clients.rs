@@ -228,7 +228,7 @@ impl EventLoop {
         if node >= nodes {
             return lane.answer(b"*2\r\n$1\r\n0\r\n*0\r\n"); // Of a time with more nodes: it ends here.
         }
-        let key = Key { node, database: client.database, resp3: client.resp3, owner: 0 };
+        let key = Key::shared(client, node);
         match self.upstream(key) {
             Ok(index) => {
                 let cursor = cursor.to_string();
@@ -263,7 +263,7 @@ impl EventLoop {
         args: &Args<'_>,
         raw: Option<&[u8]>,
     ) {
-        let key = Key { node, database: client.database, resp3: client.resp3, owner: 0 };
+        let key = Key::shared(client, node);
         match self.upstream(key) {
             Ok(index) => {
                 let number = lane.sent();
@@ -343,7 +343,7 @@ impl EventLoop {
     }
 
     fn connection_alone(&mut self, client: &Client, lane: &mut Lane, node: u16) -> Result<u32, Fault> {
-        let key = Key { node, database: client.database, resp3: client.resp3, owner: client.id };
+        let key = Key { owner: client.id, ..Key::shared(client, node) };
         let index = self.upstream(key).map_err(Fault::new)?;
         if !lane.alone.contains(&index) {
             lane.alone.push(index);
@@ -388,7 +388,7 @@ impl EventLoop {
         // All nodes must be reachable before any is asked: half a write is worse than none.
         let mut connections = Vec::with_capacity(parts.len());
         for part in parts {
-            let key = Key { node: part.node, database: client.database, resp3: client.resp3, owner: 0 };
+            let key = Key::shared(client, part.node);
             match self.upstream(key) {
                 Ok(index) => connections.push(Ok(index)),
                 Err(text) if self.may_wait_for(args, part) => connections.push(Err((key, text))),
@@ -511,7 +511,7 @@ impl EventLoop {
         }
         let mut connections = Vec::new();
         for group in &dealt.groups {
-            let key = Key { node: group.node, database, resp3: client.resp3, owner: 0 };
+            let key = Key { database, ..Key::shared(client, group.node) };
             match self.upstream(key) {
                 Ok(index) => connections.push(index),
                 Err(text) => return self.answer_error(lane, &Fault::new(text)),

@@ -17,8 +17,8 @@ pub(super) struct Job {
     pub(super) token: Token,
     pub(super) client: u64,
     pub(super) number: u32,
-    pub(super) resp3: bool,
-    pub(super) database: u8,
+    /// The connections that its requests take.
+    pub(super) key: Key,
     pub(super) what: What,
 }
 
@@ -61,8 +61,8 @@ impl EventLoop {
         lane.busy_alone = true;
         lane.job = Some(id);
         let number = lane.sent();
-        let (token, resp3, database) = (client.token, client.resp3, client.database);
-        self.jobs.insert(id, Job { token, client: client.id, number, resp3, database, what });
+        let key = Key::shared(client, 0);
+        self.jobs.insert(id, Job { token: client.token, client: client.id, number, key, what });
         id
     }
 
@@ -130,9 +130,9 @@ impl EventLoop {
     fn next_step(&mut self, id: u64) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let What::Steps(steps) = &mut job.what else { return };
-        let (resp3, database, client) = (job.resp3, job.database, job.client);
+        let (key, client) = (job.key, job.client);
         let Some(runs) = steps.steps.pop_front() else {
-            let mut out = Reply::new(resp3);
+            let mut out = Reply::new(key.resp3);
             let merging = std::mem::replace(&mut steps.merging, Merging::given(0, b""));
             merging.finish(&mut out);
             return self.finish(id, out.bytes());
@@ -147,7 +147,7 @@ impl EventLoop {
                     Err("UNKNOWN outcome: the connection over which keys were watched was lost".to_owned())
                 }
                 Some(connection) => Ok(connection),
-                None => self.upstream(Key { node: run.node, database, resp3, owner: 0 }),
+                None => self.upstream(Key { node: run.node, ..key }),
             };
             match connection {
                 Ok(index) => {
@@ -163,7 +163,7 @@ impl EventLoop {
 
     fn step_replied(&mut self, id: u64, part: u16, reply: &[u8]) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        let resp3 = job.resp3;
+        let resp3 = job.key.resp3;
         let What::Steps(steps) = &mut job.what else { return };
         let nothing = matches!(reply, b"*-1\r\n" | b"_\r\n" | b"$-1\r\n");
         match steps.under_way.get(part as usize).copied().flatten() {

@@ -3,7 +3,7 @@
 //! The bytes of a request are kept until its reply has come, so that one which surely did not run, or only
 //! read, can be sent again elsewhere.
 
-use crate::command::client::Token;
+use crate::command::client::{Client, Token};
 use crate::command::pubsub::Way;
 use crate::net::{self, Interest, Moved, connect};
 use crate::resp::scan::ReplyScanner;
@@ -17,8 +17,24 @@ pub(super) struct Key {
     pub(super) node: u16,
     pub(super) database: u8,
     pub(super) resp3: bool,
+    /// FASTCACHE CONSISTENCY of those whose requests go over it.
+    pub(super) consistency: Option<bool>,
     /// The client whose alone the connection is, or zero.
     pub(super) owner: u64,
+}
+
+impl Key {
+    /// The connection to a node that a client's requests share with those of others.
+    #[inline]
+    pub(super) fn shared(client: &Client, node: u16) -> Key {
+        let (database, resp3, consistency) = (client.database, client.resp3, client.consistency);
+        Key { node, database, resp3, consistency, owner: 0 }
+    }
+
+    /// A connection of ours: for database 0, in RESP3.
+    pub(super) fn of_ours(node: u16, owner: u64) -> Key {
+        Key { node, database: 0, resp3: true, consistency: None, owner }
+    }
 }
 
 /// The owner of connections over which messages of channels come, for all clients.
@@ -136,6 +152,9 @@ impl Upstream {
         upstream.greet(&[b"FASTCACHE", b"ROUTED"]);
         if key.database > 0 {
             upstream.greet(&[b"SELECT", key.database.to_string().as_bytes()]);
+        }
+        if let Some(strict) = key.consistency {
+            upstream.greet(&[b"FASTCACHE", b"CONSISTENCY", if strict { b"STRICT" } else { b"EVENTUAL" }]);
         }
         match key.owner {
             0 | LISTENER => {}

@@ -89,7 +89,7 @@ impl EventLoop {
     /// Ask the nodes to tell when one of the keys changes.
     fn announce(&mut self, id: u64) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        let database = job.database;
+        let database = job.key.database;
         let What::Vigil(vigil) = &mut job.what else { return };
         vigil.again = false;
         vigil.nodes.clear();
@@ -111,7 +111,7 @@ impl EventLoop {
         vigil.nodes = told.iter().map(|(node, _)| *node).collect();
         vigil.stage = Stage::Announcing(told.len());
         for (part, (node, keys)) in told.into_iter().enumerate() {
-            let index = match self.upstream(Key { node, database, resp3: true, owner: TRACKER }) {
+            let index = match self.upstream(Key { database, ..Key::of_ours(node, TRACKER) }) {
                 Ok(index) => index,
                 Err(text) => return self.finish(id, format!("-{text}\r\n").as_bytes()),
             };
@@ -158,7 +158,7 @@ impl EventLoop {
     /// Ask one run of keys; after the last one, wait.
     fn ask(&mut self, id: u64, run: usize) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        let (database, resp3) = (job.database, job.resp3);
+        let key = job.key;
         let What::Vigil(vigil) = &mut job.what else { return };
         let Some((node, keys)) = vigil.runs.get(run) else {
             vigil.stage = Stage::Waiting;
@@ -177,7 +177,7 @@ impl EventLoop {
         words.extend(vigil.after.iter().map(Vec::as_slice));
         let (bytes, replies) = transaction_of(&[OwnedArgs::from_parts(words)]);
         let node = *node;
-        match self.upstream(Key { node, database, resp3, owner: 0 }) {
+        match self.upstream(Key { node, ..key }) {
             Ok(index) => self.push_bytes(index, For::Job { id, part: 0 }, &bytes, replies),
             Err(text) => self.finish(id, format!("-{text}\r\n").as_bytes()),
         }
@@ -248,7 +248,7 @@ impl EventLoop {
     /// End somebody's waiting with nothing.
     pub(super) fn give_up(&mut self, id: u64) {
         let Some(job) = self.jobs.get(&id) else { return };
-        let mut out = Reply::new(job.resp3);
+        let mut out = Reply::new(job.key.resp3);
         out.null_array();
         self.finish(id, out.bytes());
     }
