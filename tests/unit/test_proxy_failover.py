@@ -1,0 +1,129 @@
+"""What a proxy does while a node is replaced: two nodes and a proxy in this process, topologies by hand."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+import redis
+
+from fastcache import _core
+from tests.cluster.embedded import free_ports
+
+HERE = ["127.0.0.1"]
+WAIT_MS = 3000
+
+
+@dataclass
+class Pair:
+    """Two nodes, and a proxy in front of them."""
+
+    proxy: _core.Proxy
+    nodes: list[_core.Node]
+    port: int
+
+    def topology(self, epoch: int, main: int, *, replica: bool = True) -> None:
+        """Have the proxy obey a topology in which one of the nodes is the main of everything."""
+        members = [{"id": f"n{at}", "host": "127.0.0.1", "port": self.port + at} for at in (0, 1)]
+        group: dict[str, object] = {"main": f"n{main}", "ranges": "0-16383"}
+        if replica:
+            group["replicas"] = [f"n{1 - main}"]
+        document = {"epoch": epoch, "nodes": members, "slots": [group]}
+        assert self.proxy.set_topology(_core.Topology(json.dumps(document).encode()), HERE)
+
+    def client(self, **options: object) -> "redis.Redis":
+        """A client of the proxy that never tries again by itself."""
+        retry = redis.retry.Retry(redis.backoff.NoBackoff(), 0)  # type: ignore[attr-defined]
+        return redis.Redis(port=self.port + 2, socket_timeout=20, retry=retry, **options)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """The main is the first node, the second one its replica (empty: nothing is copied here)."""
+    port = free_ports(3)
+    nodes = [_core.Node([("port", str(port + at)), ("bind", "127.0.0.1")]) for at in (0, 1)]
+    proxy = _core.Proxy([("port", str(port + 2)), ("bind", "127.0.0.1"), ("failover-wait", str(WAIT_MS))])
+    for each in (*nodes, proxy):
+        each.start()
+    both = Pair(proxy, nodes, port)
+    both.topology(1, 0)
+    yield both
+    for each in (proxy, *nodes):
+        each.stop()
+
+
+def test_a_write_waits_for_the_new_main_and_is_done_there_once(pair: Pair) -> None:
+    door = pair.client()
+    assert door.set("k", 1)
+    pair.nodes[0].stop()
+    answers: list[object] = []
+    writers = [threading.Thread(target=lambda: answers.append(pair.client().incr("n"))) for _ in range(5)]
+    for writer in writers:
+        writer.start()
+    time.sleep(0.3)
+    assert answers == []
+    pair.topology(2, 1, replica=False)
+    for writer in writers:
+        writer.join(20)
+    assert sorted(answers, key=str) == [1, 2, 3, 4, 5]
+    assert pair.client().get("n") == b"5"
+    assert pair.proxy.trouble() > 0
+
+
+def test_a_read_is_answered_by_the_replica_at_once(pair: Pair) -> None:
+    with redis.Redis(port=pair.port + 1) as replica:
+        replica.set("k", "of the replica")
+    door = pair.client()
+    assert door.get("k") is None
+    pair.nodes[0].stop()
+    begun = time.monotonic()
+    assert door.get("k") == b"of the replica"
+    assert time.monotonic() - begun < WAIT_MS / 2000
+
+
+def test_a_pipeline_keeps_its_order_over_a_failover(pair: Pair) -> None:
+    door = pair.client()
+    door.ping()
+    pair.nodes[0].stop()
+    timer = threading.Timer(0.3, lambda: pair.topology(2, 1, replica=False))
+    timer.start()
+    pipeline = door.pipeline(transaction=False)
+    for number in range(200):
+        pipeline.rpush("l", number)
+    assert pipeline.execute() == list(range(1, 201))
+    assert door.lrange("l", 0, -1) == [b"%d" % number for number in range(200)]
+    timer.join()
+
+
+def test_a_write_that_no_new_main_comes_for_fails_in_time_and_without_a_replica_at_once(pair: Pair) -> None:
+    door = pair.client()
+    assert door.set("k", 1)
+    pair.nodes[0].stop()
+    begun = time.monotonic()
+    with pytest.raises(redis.RedisError):
+        door.set("k", 2)
+    assert WAIT_MS / 1000 * 0.8 < time.monotonic() - begun < WAIT_MS / 1000 + 10
+    pair.topology(2, 0, replica=False)
+    begun = time.monotonic()
+    with pytest.raises(redis.RedisError, match="does not answer"):
+        door.set("k", 2)
+    assert time.monotonic() - begun < WAIT_MS / 2000
+
+
+def test_who_asked_for_it_is_told_of_a_failover_and_before_the_proxy_stops(pair: Pair) -> None:
+    connection = pair.client(protocol=3).connection_pool.get_connection()
+    connection.send_command("CLIENT", "MAINT_NOTIFICATIONS", "ON", "moving-endpoint-type", "none")
+    assert connection.read_response() == b"OK"
+    sock = connection._sock
+    sock.settimeout(20)
+    pair.nodes[0].stop()
+    writer = threading.Thread(target=lambda: pair.client().incr("n"))
+    writer.start()
+    assert sock.recv(100).startswith(b">3\r\n$12\r\nFAILING_OVER\r\n:1\r\n")
+    pair.topology(2, 1, replica=False)
+    writer.join(20)
+    assert sock.recv(100).startswith(b">2\r\n$11\r\nFAILED_OVER\r\n:2\r\n")
+    pair.proxy.stop()
+    assert sock.recv(100).startswith(b">4\r\n$6\r\nMOVING\r\n:3\r\n")
