@@ -128,6 +128,7 @@ class SimulatedNode:
         if document["epoch"] <= self.document["epoch"] and self.world.mutant != "epoch-not-checked":
             return document["epoch"] == self.document["epoch"]
         before = self.groups()
+        self.world.obeyed(self.name, self.document["epoch"], document)
         self.document = document
         now = self.groups()
         mine = {slot for slot, group in now.items() if group.main == self.name}

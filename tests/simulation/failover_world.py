@@ -76,6 +76,8 @@ class World:
         self.history: list[Operation] = []
         self.acknowledged: dict[tuple[int, int], str] = {}
         self.broken: list[str] = []
+        self.published: dict[int, Document] = {}
+        self.saved: dict[int, Document] = {}
         self.copies = copies
         self.store = Store(fenced=mutant != "store-not-fenced")
         self.nodes = {name: SimulatedNode(self, name) for name in "abcde"[:nodes]}
@@ -200,6 +202,14 @@ class World:
         other = self.acknowledged.setdefault((slot, epoch), name)
         if other != name:
             self.broken.append(f"{other} and {name} both acknowledged slot {slot} in epoch {epoch}")
+
+    def obeyed(self, name: str, before: int, document: Document) -> None:
+        """A node obeys a topology: there is one of each epoch, and nobody goes back."""
+        epoch = document["epoch"]
+        if self.published.setdefault(epoch, document) != document:
+            self.broken.append(f"two topologies have epoch {epoch}")
+        if epoch < before:
+            self.broken.append(f"{name} went back from epoch {before} to {epoch}")
 
 
 class Service:
@@ -373,6 +383,8 @@ class Service:
             self.leading = self.publishing = False
             self.document = self.world.store.document
             return
+        if self.world.saved.setdefault(after["epoch"], after) is not after:
+            self.world.broken.append(f"epoch {after['epoch']} was saved twice")
         self.later(self.world.dice.uniform(0.0, 0.002), lambda: self.deliver(before, after))
 
     def deliver(self, before: Document, after: Document) -> None:

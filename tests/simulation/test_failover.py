@@ -1,4 +1,4 @@
-"""Stories of failovers (failover_story.py): no promise is broken.
+"""Stories of failovers (failover_story.py): no promise is broken, and forgetting a rule breaks one.
 
 `make simulate` tells 10,000; here are some, others every day.
 """
@@ -8,12 +8,25 @@ import time
 
 import pytest
 
-from tests.simulation.failover_story import told
+from tests.simulation.failover_story import MUTANTS, told
 
 # The day draws the seeds, so that more and more are told; a failure prints its own.
 FIRST = int(os.environ.get("FASTCACHE_FIRST_STORY", int(time.time() // 86400) * 100))
 STORIES = int(os.environ.get("FASTCACHE_STORIES", "120"))
 BATCH = 20
+# The rule that is forgotten, the faults that show it, and a seed in which they do.
+CAUGHT_BY = [
+    ("acknowledged-before-replicas", ["isolate"], 0),
+    ("goes-on-without-grant", ["isolate"], 3),
+    ("alone-without-replicas", ["cut"], 0),
+    ("run-not-checked", ["crash"], 1),
+    ("learner-promoted", ["cut", "isolate"], 29),
+    ("epoch-not-checked", ["service-pause", "crash"], 2),
+    ("no-lease", ["isolate"], 22),
+    ("not-fenced", ["unseen"], 7),
+    ("announce-before-save", ["service", "crash"], 15),
+    ("store-not-fenced", ["service-pause", "unseen"], 8),
+]
 
 
 @pytest.mark.parametrize("first", range(FIRST, FIRST + STORIES, BATCH))
@@ -25,3 +38,10 @@ def test_no_promise_is_broken(first: int) -> None:
 def test_one_seed_is_one_story() -> None:
     assert told(7) == told(7)
     assert told(7) != told(8)
+
+
+@pytest.mark.parametrize(("mutant", "kinds", "seed"), CAUGHT_BY, ids=[case[0] for case in CAUGHT_BY])
+def test_a_rule_that_is_forgotten_shows(mutant: str, kinds: list[str], seed: int) -> None:
+    assert mutant in MUTANTS
+    assert told(seed, mutant, kinds).broken
+    assert not told(seed, "", kinds).broken, "the story itself is sound"
