@@ -52,6 +52,10 @@ pub struct Replication {
     pub sinks: Vec<Sink>,
     /// What happened so far.
     pub counts: Counts,
+    /// Whether any replica lacks a write that is older than may be; looked at once in every turn.
+    pub late: bool,
+    /// Slots that were ours or copied here, and are neither any more: what they hold is dropped bit by bit.
+    stray: SlotSet,
     /// Replicas in sync, as the topology says, that are not connected.
     absent: Vec<Absent>,
     listens: bool,
@@ -71,13 +75,21 @@ impl Replication {
         since.map_or(0, |since| now.saturating_sub(since))
     }
 
-    /// Note that there are writes now which absent replicas lack.
-    pub fn note_writes(&mut self, seq: u64, now: u64) {
+    /// Note which writes replicas lack now, and whether any is older than `bound` ms (zero for no bound).
+    pub fn note_lag(&mut self, seq: u64, now: u64, bound: u64) {
         for absent in &mut self.absent {
             if absent.since.is_none() && seq > absent.acked {
                 absent.since = Some(now);
             }
         }
+        let absent = self.absent.iter().filter_map(|absent| absent.since.map(|since| now.saturating_sub(since)));
+        let connected = self.sources.iter().map(|source| source.lag_ms(now));
+        self.late = bound > 0 && absent.chain(connected).any(|lag| lag > bound);
+    }
+
+    /// Whether there are slots to be dropped.
+    pub fn has_stray(&self) -> bool {
+        !self.stray.is_empty()
     }
 }
 
@@ -208,7 +220,17 @@ pub fn reconcile(engine: &mut Engine, before: Option<&Membership>, now: u64) {
         engine.stop_listening();
     }
     replication.listens = listens;
-    engine.store.passive = (!passive.is_empty()).then(|| Box::new(passive));
+    // Whatever is not our own is neither counted nor judged here. What is nobody's business any more goes; but what a
+    // process brought along into a new run may still be wanted: the health service decides that.
+    replication.stray = match membership.in_force && membership.replicates() {
+        true => slots_in_use(&engine.store)
+            .filter(|&slot| !membership.own.contains(slot) && !passive.contains(slot))
+            .collect(),
+        false => SlotSet::default(),
+    };
+    let others = (0..crate::slot::SLOT_COUNT).filter(|&slot| !membership.own.contains(slot));
+    let held = membership.replicates() && !(passive.is_empty() && replication.stray.is_empty());
+    engine.store.passive = held.then(|| Box::new(others.collect()));
     let seq = engine.tail.seq();
     let peers: std::collections::BTreeSet<u16> =
         membership.own.iter().flat_map(|slot| membership.document.replicas_of(slot).iter().copied()).collect();
@@ -233,6 +255,23 @@ pub fn reconcile(engine: &mut Engine, before: Option<&Membership>, now: u64) {
             client.stream = None;
         }
         engine.kill(token);
+    }
+}
+
+/// Slots that hold anything.
+fn slots_in_use(store: &Store) -> impl Iterator<Item = u16> + '_ {
+    (0..crate::slot::SLOT_COUNT).filter(|&slot| store.len_of_slot(slot) > 0)
+}
+
+/// Drop some of what was left behind in slots that went elsewhere.
+pub fn drop_stray(engine: &mut Engine) {
+    let Some(replication) = &mut engine.replication else { return };
+    let mut dropped = 0;
+    while dropped < 500
+        && let Some(slot) = replication.stray.next(0)
+    {
+        replication.stray.remove(slot);
+        dropped += 1 + engine.store.flush_slot(None, slot);
     }
 }
 

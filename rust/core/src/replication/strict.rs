@@ -43,7 +43,7 @@ fn is_strict(engine: &Engine, membership: &Membership, client: &Client, row: &Co
     if let Some(strict) = client.consistency {
         return strict;
     }
-    if membership.document.flag("strict") {
+    if membership.strict {
         return true;
     }
     let prefixes = engine.settings.text(Name::strict_prefixes);
@@ -57,9 +57,26 @@ fn is_strict(engine: &Engine, membership: &Membership, client: &Client, row: &Co
     strict
 }
 
+/// Whether no request of a client can be strict: the common case, told by a few flags.
+#[inline]
+fn never(engine: &Engine, membership: &Membership, client: &Client) -> bool {
+    match client.consistency {
+        Some(strict) => !strict,
+        None => !membership.strict && engine.settings.text(Name::strict_prefixes).is_empty(),
+    }
+}
+
 /// What a request about to be served will touch, when it is strict.
+#[inline]
 pub fn touched(engine: &Engine, client: &Client, args: &Args<'_>) -> Option<Touched> {
     let membership = engine.membership.as_ref()?;
+    if never(engine, membership, client) {
+        return None;
+    }
+    touched_strictly(engine, membership, client, args)
+}
+
+fn touched_strictly(engine: &Engine, membership: &Membership, client: &Client, args: &Args<'_>) -> Option<Touched> {
     let (row, _) = dispatch::resolve_quietly(args)?;
     let mut touched = Touched { slots: SmallVec::new(), writes: false };
     let mut strict = false;
@@ -85,8 +102,24 @@ pub fn touched(engine: &Engine, client: &Client, args: &Args<'_>) -> Option<Touc
 }
 
 /// Whether a write may be done now: strict ones need replicas, others none that lags too far.
+#[inline]
 pub fn admit(engine: &Engine, replication: &Replication, client: &Client, row: &Command, args: &Args<'_>) -> Done {
     let Some(membership) = &engine.membership else { return Ok(()) };
+    if !replication.late && never(engine, membership, client) {
+        return Ok(());
+    }
+    admit_carefully(engine, replication, membership, client, row, args)
+}
+
+#[cold]
+fn admit_carefully(
+    engine: &Engine,
+    replication: &Replication,
+    membership: &Membership,
+    client: &Client,
+    row: &Command,
+    args: &Args<'_>,
+) -> Done {
     let bound = engine.settings.number(Name::max_unreplicated_ms) as u64;
     let now = crate::command::replicate::steady_ms();
     let judge = |row: &Command, args: &Args<'_>| -> Done {

@@ -28,6 +28,7 @@ impl EventLoop {
         self.feed_replicas();
         self.answer_mains(now);
         self.cut_the_silent(now);
+        replication::drop_stray(&mut self.engine);
         strict::release(&mut self.engine, crate::clock::steady_ns() / 1000);
         let kept = self.engine.settings.size(Name::repl_backlog_size);
         self.engine.tail.trim(kept);
@@ -36,6 +37,9 @@ impl EventLoop {
     /// How long the loop may sleep as far as streams are concerned.
     pub(super) fn longest_sleep(&self, otherwise: Duration) -> Duration {
         let Some(replication) = &self.engine.replication else { return otherwise };
+        if replication.has_stray() {
+            return Duration::ZERO;
+        }
         if replication.sources.is_empty() && replication.sinks.is_empty() {
             return otherwise;
         }
@@ -88,7 +92,8 @@ impl EventLoop {
     fn feed_replicas(&mut self) {
         let now = crate::clock::steady_ns() / 1000;
         let Some(mut replication) = self.engine.replication.take() else { return };
-        replication.note_writes(self.engine.tail.seq(), now / 1000);
+        let bound = self.engine.settings.number(Name::max_unreplicated_ms) as u64;
+        replication.note_lag(self.engine.tail.seq(), now / 1000, bound);
         let mut fed = Vec::new();
         for source in &mut replication.sources {
             let Some(client) = self.engine.clients.get_mut(source.token) else { continue };

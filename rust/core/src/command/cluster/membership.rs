@@ -30,6 +30,8 @@ pub struct Membership {
     pub copied: SlotSet,
     /// Whether the topology means this run of our process; otherwise we hold nothing of what it believes.
     pub in_force: bool,
+    /// Whether all requests are strict.
+    pub strict: bool,
 }
 
 impl Membership {
@@ -54,7 +56,8 @@ impl Membership {
                 }
             }
         }
-        Membership { document, digest, me, own, copied, in_force: holds.is_some() }
+        let strict = document.flag("strict");
+        Membership { document, digest, me, own, copied, in_force: holds.is_some(), strict }
     }
 
     /// Whether nodes copy to one another.
