@@ -294,7 +294,7 @@ fn what_went_elsewhere_is_not_counted_any_more_and_dropped() {
     (0..500).for_each(|_| pair.write_something());
     pair.connect();
     pair.settle();
-    assert!(pair.main.integer(&["DBSIZE"]) > 0 && pair.replica.engine.store.len() > 0);
+    assert!(pair.main.integer(&["DBSIZE"]) > 0 && !pair.replica.engine.store.is_empty());
     let alone = |epoch, main: &str| {
         let text = String::from_utf8(document(epoch, main).canonical()).unwrap();
         Document::parse(text.replace(r#""replicas":["a"]"#, r#""replicas":[]"#).as_bytes()).unwrap()
