@@ -1,6 +1,7 @@
 """What rust/py offers to Python. The code is in rust/py/src; both must say the same."""
 
 from os import PathLike
+from pathlib import Path
 
 def version() -> str: ...
 def build_profile() -> str:
@@ -142,6 +143,36 @@ class RdbFile:
     @property
     def taken(self) -> int:
         """How many bytes are read for good."""
+
+class SnapshotFile:
+    """Goes through a snapshot file of a node; ValueError where it is damaged."""
+
+    def __init__(self, path: str | PathLike[str]) -> None: ...
+    def about(self) -> str:
+        """What it is of, as JSON."""
+
+    def take(self, limit: int, replace: bool) -> list[tuple[int | None, bytes, bytes]]:
+        """Database, key, request of the next entries; none at the end."""
+
+    def entries(self, limit: int) -> list[str]:
+        """The next entries as JSON; none at the end."""
+
+    def verify(self) -> int:
+        """Pass over all that is left, checking it; how many entries the file holds."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether all was read, and is as it was written."""
+
+    @property
+    def taken(self) -> int:
+        """Bytes of entries that were passed."""
+
+def snapshots(directory: str | PathLike[str]) -> list[tuple[int, Path]]:
+    """Number and path of the snapshots in a directory, the newest first."""
+
+def snapshot_sum(path: str | PathLike[str]) -> str:
+    """How much a snapshot says it holds, as JSON; read from its end alone."""
 
 class ChangeStream:
     """Goes through what a Redis sends to its replicas, and tells which keys changed."""

@@ -20,6 +20,8 @@ COMMANDS = {
     "proxy": "Run one proxy in the foreground, as a service manager does.",
     "health": "Run the health and topology service in the foreground.",
     "import": "Bring in the keys of a Redis: from an RDB file, or from a server that runs.",
+    "snapshot": "Take snapshots of nodes, and list, show, verify and export their files.",
+    "restore": "Bring snapshots into a running node or cluster.",
     "switchover": "Let the copies of a node take over in order, without losing a write.",
     "failover": "Let the copies of a node take over at once.",
     "pause": "Suspend automatic failover.",

@@ -6,6 +6,7 @@
 
 mod proxy;
 mod rdb;
+mod snapshot;
 mod topology;
 
 use std::time::Duration;
@@ -167,6 +168,8 @@ mod _core {
     use super::proxy::Proxy;
     #[pymodule_export]
     use super::rdb::{ChangeStream, RdbFile};
+    #[pymodule_export]
+    use super::snapshot::{SnapshotFile, snapshot_sum, snapshots};
     #[pymodule_export]
     use super::topology::{Topology, place, slot_of};
     #[pymodule_export]

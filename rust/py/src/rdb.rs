@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 /// Database (None for a library of functions), key, request.
-type Request<'py> = (Option<usize>, Bound<'py, PyBytes>, Bound<'py, PyBytes>);
+pub(crate) type Request<'py> = (Option<usize>, Bound<'py, PyBytes>, Bound<'py, PyBytes>);
 /// Database, key; or the name of a command that no list of keys tells.
 type Changed<'py> = (Option<usize>, Bound<'py, PyBytes>);
 
@@ -109,7 +109,7 @@ impl ChangeStream {
 }
 
 /// A request as it is sent.
-fn packed<'py>(py: Python<'py>, words: &[Vec<u8>]) -> Bound<'py, PyBytes> {
+pub(crate) fn packed<'py>(py: Python<'py>, words: &[Vec<u8>]) -> Bound<'py, PyBytes> {
     let mut bytes = Vec::with_capacity(words.iter().map(|word| word.len() + 32).sum());
     bytes.extend_from_slice(format!("*{}\r\n", words.len()).as_bytes());
     for word in words {

@@ -2,7 +2,8 @@
 
 use super::fault::{Done, Fault};
 use super::table::{Command, Handler, flag};
-use super::{Ctx, server};
+use super::{Ctx, save, server};
+use crate::persist::keeper::Last;
 use crate::resp::Args;
 
 const SLOWLOG: u32 = flag::ADMIN | flag::LOADING | flag::STALE;
@@ -99,20 +100,20 @@ pub const COMMANDS: &[Command] = &[
     },
     Command {
         summary: "Tells when data were last saved; before that, when the node started.",
-        ..Command::new("lastsave", last_save, 1, flag::LOADING | flag::STALE | flag::FAST | flag::OPERATOR)
+        ..Command::new("lastsave", save::last_save, 1, flag::LOADING | flag::STALE | flag::FAST | flag::OPERATOR)
     },
     Command {
-        summary: "Saves all data: not available.",
-        ..Command::new("save", no_snapshots, 1, OPERATOR | flag::NO_ASYNC_LOADING | flag::NO_MULTI)
+        summary: "Takes a snapshot of all data and waits until it is on disk.",
+        ..Command::new("save", save::save, 1, OPERATOR | flag::NO_ASYNC_LOADING | flag::NO_MULTI)
     },
     Command {
-        summary: "Saves all data in the background: not available.",
+        summary: "Takes a snapshot of all data in the background.",
         syntax: "[SCHEDULE]",
-        ..Command::new("bgsave", no_snapshots, -1, OPERATOR | flag::NO_ASYNC_LOADING)
+        ..Command::new("bgsave", save::bgsave, -1, OPERATOR | flag::NO_ASYNC_LOADING)
     },
     Command {
-        summary: "Writes the log of changes anew: not available.",
-        ..Command::new("bgrewriteaof", no_snapshots, 1, OPERATOR | flag::NO_ASYNC_LOADING)
+        summary: "Takes a snapshot, from which the log of writes then goes on.",
+        ..Command::new("bgrewriteaof", save::bgrewriteaof, 1, OPERATOR | flag::NO_ASYNC_LOADING)
     },
     Command {
         summary: "Stops the node.",
@@ -217,24 +218,11 @@ fn failover(_: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     Err(Fault::new("ERR FAILOVER requires connected replicas."))
 }
 
-fn last_save(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
-    ctx.out.integer((ctx.engine.started / 1000) as i64);
-    Ok(())
-}
-
-fn no_snapshots(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
-    if args.len() > 1 && !(args.len() == 2 && args.is(1, "SCHEDULE")) {
-        return Err(Fault::SYNTAX);
-    }
-    let name = ctx.command.name.to_uppercase();
-    Err(Fault::new(format!("ERR {name} is not available: this node keeps its data in memory only")))
-}
-
 fn shutdown(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
-    let (mut save, mut keep, mut abort, mut hurry) = (false, false, false, false);
+    let (mut wanted, mut keep, mut abort, mut hurry) = (false, false, false, false);
     for at in 1..args.len() {
         if args.is(at, "SAVE") {
-            save = true;
+            wanted = true;
         } else if args.is(at, "NOSAVE") {
             keep = true;
         } else if args.is(at, "ABORT") {
@@ -245,14 +233,26 @@ fn shutdown(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
             return Err(Fault::SYNTAX);
         }
     }
-    if (save && keep) || (abort && (save || keep || hurry)) {
+    if (wanted && keep) || (abort && (wanted || keep || hurry)) {
         return Err(Fault::SYNTAX);
     }
     if abort {
         return Err(Fault::new("ERR No shutdown in progress."));
     }
-    if save {
-        return Err(Fault::new("ERR Errors trying to SHUTDOWN: this node cannot save. Use SHUTDOWN NOSAVE."));
+    match &mut ctx.engine.keeper {
+        None if wanted => {
+            return Err(Fault::new("ERR Errors trying to SHUTDOWN: this node cannot save. Use SHUTDOWN NOSAVE."));
+        }
+        Some(keeper) => {
+            keeper.last = if keep {
+                Last::Skip
+            } else if wanted {
+                Last::Take
+            } else {
+                Last::AsSet
+            }
+        }
+        None => {}
     }
     ctx.engine.stopping = true;
     Ok(())
@@ -323,7 +323,6 @@ mod tests {
             ("REPLICAOF a b", "-ERR Invalid master port"),
             ("FAILOVER", "-ERR FAILOVER requires connected replicas."),
             ("LASTSAVE", ":1700000000"),
-            ("BGSAVE", "-ERR BGSAVE is not available: this node keeps its data in memory only"),
             ("MODULE LIST", "*0"),
             ("SHUTDOWN ABORT", "-ERR No shutdown in progress."),
             ("SHUTDOWN SAVE NOSAVE", "-ERR syntax error"),

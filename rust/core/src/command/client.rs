@@ -58,6 +58,10 @@ pub struct Client {
     pub no_touch: bool,
     /// Bytes to be sent that no command of its own produced, or that the socket did not take yet.
     pub pending: Vec<u8>,
+    /// Replies that wait for a promise to be kept, each with the number of the record it waits for; see `Gate`.
+    pub withheld: std::collections::VecDeque<(u64, Vec<u8>)>,
+    /// Its socket took only a part of the replies that may leave.
+    pub choked: bool,
     /// To be closed once what is pending was sent.
     pub closing: bool,
     /// To be closed at once.
@@ -168,6 +172,8 @@ impl Client {
             no_evict: false,
             no_touch: false,
             pending: Vec::new(),
+            withheld: std::collections::VecDeque::new(),
+            choked: false,
             closing: false,
             dead: false,
             last_command: None,
@@ -195,6 +201,11 @@ impl Client {
     pub fn become_user(&mut self, user: super::acl::UserId, name: &[u8]) {
         self.user = user;
         self.user_name = (user != super::acl::DEFAULT).then(|| name.into());
+    }
+
+    /// Whether nothing waits to be sent to it.
+    pub fn is_served(&self) -> bool {
+        self.pending.is_empty() && self.withheld.is_empty()
     }
 
     /// How many subscriptions it has.

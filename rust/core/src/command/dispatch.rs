@@ -3,7 +3,7 @@
 use super::client::{Client, Replies};
 use super::fault::Fault;
 use super::settings::Name;
-use super::table::{self, Command, flag};
+use super::table::{self, Begin, Command, Find, flag};
 use super::{Ctx, Engine};
 use crate::resp::{Args, Reply};
 
@@ -56,6 +56,9 @@ pub fn run(
     again: bool,
 ) {
     let start = out.len();
+    if !engine.copies.is_empty() && row.is(flag::WRITE | flag::MAY_REPLICATE) {
+        copy_first(engine, row, args);
+    }
     let (changes, database) = (engine.changes, client.database);
     let before = crate::sys::ticks();
     let mut ctx = Ctx { engine, client, out, command: row, again };
@@ -100,6 +103,18 @@ pub fn run(
         // Behind what has expired: that was gone before the command could find it.
         crate::stream::record::after(engine, database, row, place, args, failed);
         client.wrote = engine.tail.seq();
+    }
+}
+
+/// Have copies that are under way take what a command may change, before it does.
+#[cold]
+fn copy_first(engine: &mut Engine, row: &Command, args: &Args<'_>) {
+    let Engine { copies, store, .. } = engine;
+    let told = row.each_key(args, |at, _| copies.before_write(store, args.at(at)));
+    let hidden = row.keys.iter().any(|spec| spec.begin == Begin::Unknown || spec.find == Find::Unknown);
+    if told.is_none() || hidden {
+        // Any word may be a key then (SORT's STORE): to copy one too early does no harm.
+        args.from(1).for_each(|word| copies.before_write(store, word));
     }
 }
 
@@ -151,6 +166,15 @@ pub fn admit(
     if row.is(flag::PROTECTED) && !super::server::debug_allowed(engine, client) {
         return Err(super::server::debug_refusal());
     }
+    if engine.loading && !row.is(flag::LOADING) {
+        return Err(Fault::LOADING);
+    }
+    if engine.keeper.is_some()
+        && may_write(client, row)
+        && let Some(fault) = crate::persist::refusal(engine)
+    {
+        return Err(fault);
+    }
     if let Some(membership) = &engine.membership {
         super::cluster::redirect::admit(engine, membership, client, row, args)?;
         if let Some(replication) = &engine.replication
@@ -175,6 +199,14 @@ pub fn admit(
         return Err(Fault::new("ERR Command not allowed inside a transaction"));
     }
     Ok(())
+}
+
+/// Whether a request may write: by itself, or by what was queued.
+#[inline]
+fn may_write(client: &Client, row: &Command) -> bool {
+    row.is(flag::WRITE)
+        || (row.name == "exec"
+            && client.multi.as_ref().is_some_and(|multi| multi.queue.iter().any(|(row, _)| row.is(flag::WRITE))))
 }
 
 /// Whether a request may take memory: by itself, or by being queued, or by what was queued.

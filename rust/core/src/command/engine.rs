@@ -97,6 +97,14 @@ pub struct Engine {
     pub errands: Option<Errands>,
     /// What is written, for those who listen.
     pub tail: crate::stream::tail::Tail,
+    /// Copies of slots that are under way.
+    pub copies: crate::stream::copy::Copies,
+    /// What is kept on disk, if anything is.
+    pub keeper: Option<Box<crate::persist::Keeper>>,
+    /// Data are still coming from disk: nearly all commands are refused.
+    pub loading: bool,
+    /// What replies wait for.
+    pub gate: crate::persist::keeper::Gate,
 }
 
 /// See [`Engine::errands`].
@@ -197,6 +205,10 @@ impl Engine {
             errands: None,
             tls: None,
             tail: crate::stream::tail::Tail::default(),
+            copies: crate::stream::copy::Copies::default(),
+            keeper: None,
+            loading: false,
+            gate: crate::persist::keeper::Gate::default(),
         };
         engine.settings_changed();
         engine.memory_at_start = engine.used_memory();
@@ -295,10 +307,33 @@ impl Engine {
         }
     }
 
+    /// Whether a request must wait until a huge value that it writes is copied.
+    pub fn copy_holds(&mut self, client: &Client, args: &crate::resp::Args<'_>) -> bool {
+        let Engine { copies, store, .. } = self;
+        let mut holds = |row: &super::Command, args: &crate::resp::Args<'_>| {
+            let mut held = false;
+            if row.is(super::table::flag::WRITE) {
+                row.each_key(args, |at, _| held |= copies.hold(store, args.at(at)));
+            }
+            held
+        };
+        let Some((row, _)) = super::dispatch::resolve_quietly(args) else { return false };
+        match &client.multi {
+            Some(multi) if row.name == "exec" => multi.queue.iter().any(|(row, args)| holds(row, &args.as_args())),
+            Some(_) => false,
+            None => holds(row, args),
+        }
+    }
+
     /// End a pause: who was held back is served again.
     pub fn unpause(&mut self) {
         self.paused = None;
         self.promoting = false;
+        self.resume_held();
+    }
+
+    /// Serve those who were held back: they may be held anew.
+    pub fn resume_held(&mut self) {
         let waiting: Vec<Token> =
             self.clients.iter().filter(|client| client.query_bytes > 0).map(|client| client.token).collect();
         self.resumed.extend(waiting);

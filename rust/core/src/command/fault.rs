@@ -35,6 +35,7 @@ faults! {
     INVALID_DB "ERR invalid DB index";
     NO_AUTH "NOAUTH Authentication required.";
     OUT_OF_MEMORY "OOM command not allowed when used memory > 'maxmemory'.";
+    LOADING "LOADING Redis is loading the dataset in memory";
     INVALID_CURSOR "ERR invalid cursor";
     BAD_TIMEOUT "ERR timeout is not a float or out of range";
     NEGATIVE_TIMEOUT "ERR timeout is negative";

@@ -6,10 +6,12 @@ use super::settings::Name;
 use super::table::{Command, flag};
 use super::{Ctx, Engine, process, server};
 use crate::clock::ticks_to_us;
+use crate::persist::Keeper;
 use crate::replication::told;
 use crate::resp::Args;
 use crate::store::keyspace::DATABASES;
 use std::fmt::{Display, Write};
+use std::sync::atomic::Ordering;
 
 /// The family.
 pub const COMMANDS: &[Command] = &[Command {
@@ -203,23 +205,70 @@ fn percent(part: usize, whole: usize) -> String {
 }
 
 fn persistence(lines: &mut Lines, engine: &mut Engine) {
-    lines.zeros(&["loading", "async_loading", "current_cow_peak", "current_cow_size", "current_cow_size_age"]);
+    lines.put("loading", u8::from(engine.loading));
+    lines.zeros(&["async_loading", "current_cow_peak", "current_cow_size", "current_cow_size_age"]);
     lines.put("current_fork_perc", "0.00");
-    lines.zeros(&["current_save_keys_processed", "current_save_keys_total"]);
-    lines.put("rdb_changes_since_last_save", engine.changes);
-    lines.put("rdb_bgsave_in_progress", 0);
-    lines.put("rdb_last_save_time", engine.started / 1000);
-    lines.put("rdb_last_bgsave_status", "ok");
-    lines.put("rdb_last_bgsave_time_sec", -1);
-    lines.put("rdb_current_bgsave_time_sec", -1);
-    lines.zeros(&["rdb_saves", "rdb_last_cow_size", "rdb_last_load_keys_expired", "rdb_last_load_keys_loaded"]);
-    lines.zeros(&["aof_enabled", "aof_rewrite_in_progress", "aof_rewrite_scheduled"]);
+    let keeper = engine.keeper.as_deref();
+    let figures = keeper.map(|keeper| keeper.figures.clone()).unwrap_or_default();
+    let under_way = keeper.and_then(Keeper::under_way);
+    let (since, copied, total) = under_way.unwrap_or_default();
+    let now = engine.store.now();
+    lines.put("current_save_keys_processed", copied);
+    lines.put("current_save_keys_total", total);
+    lines.put("rdb_changes_since_last_save", keeper.map_or(engine.changes, |keeper| keeper.changes(engine)));
+    lines.put("rdb_bgsave_in_progress", u8::from(under_way.is_some()));
+    lines.put("rdb_last_save_time", if figures.last > 0 { figures.last } else { engine.started } / 1000);
+    let status = |bad: bool| if bad { "err" } else { "ok" };
+    lines.put("rdb_last_bgsave_status", status(figures.error.is_some()));
+    lines.put("rdb_last_bgsave_time_sec", figures.taken.as_ref().map_or(-1, |taken| (taken.sum.took / 1000) as i64));
+    lines.put("rdb_current_bgsave_time_sec", under_way.map_or(-1, |_| (now.saturating_sub(since) / 1000) as i64));
+    lines.put("rdb_saves", figures.count);
+    lines.zeros(&["rdb_last_cow_size"]);
+    lines.put("rdb_last_load_keys_expired", figures.loaded.expired);
+    lines.put("rdb_last_load_keys_loaded", figures.loaded.entries);
+    let journal = keeper.and_then(Keeper::journal);
+    lines.put("aof_enabled", u8::from(journal.is_some()));
+    lines.zeros(&["aof_rewrite_in_progress", "aof_rewrite_scheduled"]);
     lines.put("aof_last_rewrite_time_sec", -1);
     lines.put("aof_current_rewrite_time_sec", -1);
-    lines.put("aof_last_bgrewrite_status", "ok");
+    lines.put("aof_last_bgrewrite_status", status(figures.error.is_some()));
     lines.zeros(&["aof_rewrites", "aof_rewrites_consecutive_failures"]);
-    lines.put("aof_last_write_status", "ok");
+    let failing = journal.is_some_and(|journal| journal.shared.failing.load(Ordering::Acquire));
+    lines.put("aof_last_write_status", status(failing));
     lines.zeros(&["aof_last_cow_size", "module_fork_in_progress", "module_fork_last_cow_size"]);
+    let Some(keeper) = keeper else { return };
+    if let Some((done, expected)) = keeper.warming_up() {
+        lines.put("loading_total_bytes", expected);
+        lines.put("loading_loaded_bytes", done);
+        lines.put("loading_loaded_perc", percent(done as usize, expected as usize));
+    }
+    lines.put("snapshot_failures", figures.failures);
+    lines.put("snapshot_error", figures.error.as_deref().unwrap_or(""));
+    lines.put("snapshot_longest_slice_usec", figures.longest_slice_us);
+    if let Some(taken) = &figures.taken {
+        lines.put("snapshot_file", taken.path.display());
+        lines.put("snapshot_entries", taken.sum.entries);
+        lines.put("snapshot_bytes", taken.size);
+        lines.put("snapshot_ms", taken.sum.took);
+    }
+    lines.put("warm_up_ms", figures.loaded.took);
+    lines.put("warm_up_log_records", figures.loaded.records);
+    lines.put("warm_up_left_out", figures.loaded.left_out);
+    lines.put("warm_up_damage", figures.loaded.damage.join(" | "));
+    if let Some(journal) = journal {
+        let shared = &journal.shared;
+        lines.put("aof_current_size", shared.file_bytes.load(Ordering::Relaxed));
+        lines.put("aof_pending_bio_fsync", 0);
+        lines.put("log_failing", u8::from(failing));
+        lines.put("log_failures", shared.failures.load(Ordering::Relaxed));
+        lines.put("log_error", shared.error.lock().map_or_else(|_| String::new(), |error| error.clone()));
+        lines.put("log_safe_record", journal.safe());
+        lines.put("log_last_record", engine.tail.seq());
+        lines.put("log_delay_ms", journal.age(engine));
+        lines.put("log_bytes", shared.bytes.load(Ordering::Relaxed));
+        lines.put("log_forced", shared.forced.load(Ordering::Relaxed));
+        lines.put("log_refusing_writes", u8::from(keeper.refusal.is_some()));
+    }
 }
 
 fn statistics(lines: &mut Lines, engine: &mut Engine) {

@@ -526,6 +526,7 @@ fn record_whole(ctx: &mut Ctx<'_>, kind: tail::Kind, database: u8, payload: &[u8
 fn flushdb(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     check_flush_mode(args)?;
     super::transactions::break_all(ctx, Some(ctx.client.database));
+    ctx.engine.copies.abandon();
     let removed = ctx.engine.store.flush_own(Some(ctx.client.database));
     record_whole(ctx, tail::Kind::Flush, ctx.client.database, &[]);
     ctx.engine.mark_all_ready(Some(ctx.client.database));
@@ -538,6 +539,7 @@ fn flushdb(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
 fn flushall(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     check_flush_mode(args)?;
     super::transactions::break_all(ctx, None);
+    ctx.engine.copies.abandon();
     let removed = ctx.engine.store.flush_own(None);
     record_whole(ctx, tail::Kind::Flush, tail::EVERY_DATABASE, &[]);
     ctx.engine.mark_all_ready(None);

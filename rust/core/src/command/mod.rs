@@ -39,6 +39,7 @@ pub mod own;
 pub mod process;
 pub mod pubsub;
 pub mod replicate;
+pub mod save;
 pub mod scripting;
 pub mod server;
 pub mod sets;

@@ -56,6 +56,10 @@ pub const COMMANDS: &[Command] = &[Command {
             summary: "Says that this connection splits requests by node, not by slot.",
             ..sub("routed", super::cluster::topology::routed, 2, flag::LOADING | flag::STALE | flag::FAST)
         },
+        Command {
+            summary: "Takes a snapshot, waits until it is on disk, and tells its file, entries, bytes and milliseconds.",
+            ..sub("snapshot", super::save::snapshot, 2, flag::ADMIN | flag::NOSCRIPT | flag::NO_MULTI)
+        },
         Command { summary: "Lists the sub-commands.", ..sub("help", help, 2, flag::LOADING | flag::STALE) },
     ],
     ..Command::new("fastcache", server::needs_subcommand, -2, 0)

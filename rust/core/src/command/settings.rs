@@ -83,7 +83,10 @@ settings! {
     tls_protocols "tls-protocols" Kind::Text, "", run, "TLSv1.2, TLSv1.3 or both; empty for both.";
     unixsocket "unixsocket" Kind::Text, "", start, "Path of a Unix socket to listen on besides; empty for none.";
     unixsocketperm "unixsocketperm" Kind::Text, "700", start, "Access mode of the Unix socket, octal.";
-    dir "dir" Kind::Text, ".", run, "Directory for what the node keeps on disk.";
+    dir "dir" Kind::Text, ".", run, "Directory for snapshots and the log; . for none: all is in memory only.";
+    snapshot_interval "snapshot-interval" Kind::Integer(0, i32::MAX as i64), "60", run, "Seconds between snapshots, where dir is set; 0 for none.";
+    snapshot_keep "snapshot-keep" Kind::Integer(1, 1000), "3", run, "Snapshots that are kept.";
+    warm_up_limit "warm-up-limit" Kind::Integer(0, i32::MAX as i64), "30", run, "Seconds that loading from disk may take at the start; 0 for no limit.";
     node_id "node-id" Kind::Text, "", start, "Name of this node in the cluster; empty for node-PORT.";
     health "health" Kind::Special, "", start, "Addresses (http://HOST:PORT) of the health services; the topology that they publish is obeyed.";
     topology_file "topology-file" Kind::Text, "", start, "Where the last known topology is kept, for a start without a health service.";
@@ -144,8 +147,11 @@ settings! {
     jemalloc_bg_thread "jemalloc-bg-thread" Kind::Boolean, "yes", run, "Accepted for compatibility.";
     io_threads "io-threads" Kind::Integer(1, 128), "1", start, "Accepted for compatibility: a node has one data thread.";
     save "save" Kind::Special, "", run, "Accepted for compatibility; see the snapshot settings.";
-    appendonly "appendonly" Kind::Boolean, "no", run, "Whether every write is also logged to disk.";
+    appendonly "appendonly" Kind::Boolean, "no", run, "Whether every write is also logged to disk; needs dir.";
     appendfsync "appendfsync" Kind::Choice(&["everysec", "always", "no"]), "everysec", run, "When the log is forced to disk.";
+    log_flush_keys "log-flush-keys" Kind::Integer(1, 1_000_000), "100", run, "Writes after which a batch goes to the log.";
+    log_flush_seconds "log-flush-seconds" Kind::Integer(1, 3600), "5", run, "Seconds after which a batch goes to the log, however small; under appendfsync everysec sooner.";
+    log_delay_limit "log-delay-limit" Kind::Integer(0, 3_600_000), "2000", run, "Milliseconds a write may wait for a disk that is behind before further writes are refused; 0 for no limit.";
     appendfilename "appendfilename" Kind::Text, "appendonly.aof", start, "Accepted for compatibility.";
     dbfilename "dbfilename" Kind::Text, "dump.rdb", run, "Accepted for compatibility.";
     rdbcompression "rdbcompression" Kind::Boolean, "yes", run, "Accepted for compatibility.";

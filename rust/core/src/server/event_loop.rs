@@ -12,6 +12,7 @@ use crate::command::client::{Client, Token};
 use crate::command::settings::Name;
 use crate::command::{Engine, blocking, dispatch};
 use crate::net::{Interest, Listener, Moved, Peer, Poll, Stream, Waker};
+use crate::persist;
 use crate::replication::strict;
 use crate::resp::request::{QUOTED, inline_words};
 use crate::resp::{Args, Reply, RequestParser};
@@ -151,6 +152,8 @@ impl EventLoop {
             if self.timers.due(&self.engine) {
                 self.upkeep();
             }
+            self.timers.disk = persist::turn(&mut self.engine);
+            self.after_turn();
             self.settle();
             if self.engine.replication.is_some() {
                 self.replicate();
@@ -158,6 +161,21 @@ impl EventLoop {
             }
         }
         self.drain();
+        persist::close(&mut self.engine);
+    }
+
+    /// What is written in this turn is known to all who listen: cut the tail, let go what waited.
+    fn after_turn(&mut self) {
+        if self.engine.replication.is_none() && self.engine.tail.listening() {
+            let most = self.engine.settings.size(Name::repl_backlog_size).max(SHARED_INPUT);
+            self.engine.tail.trim(most);
+        }
+        if !self.engine.gate.waiting.is_empty() {
+            self.open_gate();
+        }
+        if std::mem::take(&mut self.engine.copies.held) {
+            self.engine.resume_held();
+        }
     }
 
     fn accept(&mut self, index: usize) {
@@ -354,7 +372,7 @@ impl EventLoop {
         let mut parser = std::mem::take(&mut connection.parser);
         self.reply.clear();
         self.reply.speak(client.resp3);
-        if !client.pending.is_empty() {
+        if !client.pending.is_empty() && !self.engine.gate.closed() {
             self.reply.raw(&std::mem::take(&mut client.pending));
         }
         let mut used = 0;
@@ -420,7 +438,8 @@ impl EventLoop {
             if args.len() == 0 {
                 continue;
             }
-            let held = self.engine.paused.is_some() && self.engine.holds(client, &args);
+            let held = (self.engine.paused.is_some() && self.engine.holds(client, &args))
+                || (!self.engine.copies.is_empty() && self.engine.copy_holds(client, &args));
             if held || !going(client) || (index > 0 && self.reply.len() > FLUSH_AT) {
                 // Not now: what was read ahead is read again when its turn comes.
                 parser.restart();
@@ -504,8 +523,15 @@ impl EventLoop {
             // Messages that the client sent to itself, behind its replies.
             self.reply.raw(&std::mem::take(&mut client.pending));
         }
-        if self.reply.is_empty() || client.dead {
+        if client.dead {
             self.reply.clear();
+            return true;
+        }
+        // Streams between nodes carry what is not promised to anybody yet.
+        if client.stream.is_none() && (self.engine.gate.closed() || !client.withheld.is_empty()) {
+            return self.withhold(client);
+        }
+        if self.reply.is_empty() {
             return true;
         }
         let Some(connection) = self.connections[client.token as usize].as_mut() else {
@@ -532,18 +558,78 @@ impl EventLoop {
         all
     }
 
+    /// Keep the gathered replies back until what they tell of is safe; send those that wait no longer.
+    fn withhold(&mut self, client: &mut Client) -> bool {
+        if !self.reply.is_empty() {
+            let number = self.engine.gate.number(&self.engine.tail);
+            client.withheld.push_back((number, self.reply.bytes().to_vec()));
+            self.engine.gate.waiting.push_back((number, client.token));
+            self.reply.clear();
+        }
+        self.release(client)
+    }
+
+    /// Send the replies of a client that wait for nothing any more. `false` when its socket does not take them.
+    fn release(&mut self, client: &mut Client) -> bool {
+        let released = self.engine.gate.released();
+        client.choked = false;
+        let Some(connection) = self.connections[client.token as usize].as_mut() else {
+            return true;
+        };
+        while let Some((number, bytes)) = client.withheld.front_mut()
+            && *number <= released
+        {
+            self.engine.stats.writes += 1;
+            match connection.socket.write(bytes) {
+                Moved::Bytes(count) => {
+                    self.engine.stats.output_bytes += count as u64;
+                    if count == bytes.len() {
+                        client.withheld.pop_front();
+                    } else {
+                        bytes.drain(..count);
+                    }
+                }
+                Moved::NotNow => {
+                    client.choked = true;
+                    return false;
+                }
+                Moved::Gone => {
+                    client.dead = true;
+                    client.withheld.clear();
+                    break;
+                }
+            }
+        }
+        true
+    }
+
+    /// Send what waited and waits no longer.
+    fn open_gate(&mut self) {
+        let released = self.engine.gate.released();
+        while let Some(&(number, token)) = self.engine.gate.waiting.front()
+            && number <= released
+        {
+            self.engine.gate.waiting.pop_front();
+            if let Some(mut client) = self.engine.clients.take(token) {
+                self.release(&mut client);
+                self.engine.clients.put_back(client);
+                self.after_serving(token);
+            }
+        }
+    }
+
     /// Close or re-arm a client after its turn.
     fn after_serving(&mut self, token: Token) {
         let Some(client) = self.engine.clients.get_mut(token) else {
             return;
         };
-        if client.dead || (client.closing && client.pending.is_empty() && client.held.is_empty()) {
+        if client.dead || (client.closing && client.is_served() && client.held.is_empty()) {
             return self.close(token);
         }
         let Some(connection) = self.connections[token as usize].as_mut() else {
             return;
         };
-        let wanted = if client.pending.is_empty() {
+        let wanted = if client.pending.is_empty() && !client.choked {
             Interest::Read
         } else if connection.input.is_empty() {
             Interest::Both
@@ -565,8 +651,11 @@ impl EventLoop {
 
     fn writable(&mut self, token: Token) {
         self.write_pending(token);
-        let caught_up =
-            self.engine.clients.get(token).is_some_and(|client| client.pending.is_empty() && client.blocked.is_none());
+        let caught_up = self
+            .engine
+            .clients
+            .get(token)
+            .is_some_and(|client| client.pending.is_empty() && !client.choked && client.blocked.is_none());
         if caught_up && self.connections[token as usize].as_ref().is_some_and(|connection| !connection.input.is_empty())
         {
             self.serve_kept(token);
@@ -622,7 +711,14 @@ impl EventLoop {
         self.listeners.clear();
         let seconds = self.engine.settings.number(Name::shutdown_timeout) as u64;
         let until = crate::clock::wall_ms() + seconds * 1000;
-        while self.engine.clients.iter().any(|client| !client.pending.is_empty()) && crate::clock::wall_ms() < until {
+        if let Some(mut keeper) = self.engine.keeper.take() {
+            keeper.settle(&mut self.engine);
+            self.engine.keeper = Some(keeper);
+            self.open_gate();
+        }
+        while self.engine.clients.iter().any(|client| !client.pending.is_empty() || client.choked)
+            && crate::clock::wall_ms() < until
+        {
             let Ok(count) = self.poll.wait(Duration::from_millis(100)) else { break };
             for index in 0..count {
                 if let Some(ready) = self.poll.ready(index)
@@ -630,7 +726,12 @@ impl EventLoop {
                 {
                     let token = (ready.key - FIRST_CLIENT) as Token;
                     self.write_pending(token);
-                    if self.engine.clients.get(token).is_none_or(|client| client.dead || client.pending.is_empty()) {
+                    if self
+                        .engine
+                        .clients
+                        .get(token)
+                        .is_none_or(|client| client.dead || (client.pending.is_empty() && !client.choked))
+                    {
                         self.close(token);
                     }
                 }

@@ -51,6 +51,7 @@ impl Node {
         }
         self.runner.start("fastcache-data", |inbox, errands| {
             engine.errands = Some(errands);
+            crate::persist::Keeper::open(&mut engine)?;
             let (mut serving, waker) = event_loop::EventLoop::open(engine, inbox)?;
             Ok((waker, move |heartbeat: &std::sync::atomic::AtomicU64| serving.run(heartbeat)))
         })

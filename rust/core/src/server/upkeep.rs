@@ -13,6 +13,8 @@ pub(super) struct Timers {
     hurry: bool,
     last_sample: (u64, u64, u64, u64),
     huge_pages: bool,
+    /// How soon the disk wants another turn, ms.
+    pub(super) disk: Option<u64>,
 }
 
 const ROUND_MS: u64 = 100;
@@ -36,7 +38,8 @@ impl Timers {
         if let Some((end, _)) = engine.paused {
             until = until.min(end);
         }
-        Duration::from_millis(until.saturating_sub(now).min(IDLE_ROUND_MS))
+        let disk = self.disk.unwrap_or(IDLE_ROUND_MS);
+        Duration::from_millis(until.saturating_sub(now).min(IDLE_ROUND_MS).min(disk))
     }
 
     pub(super) fn due(&self, engine: &Engine) -> bool {
@@ -116,6 +119,9 @@ impl EventLoop {
 /// One portion of each kind of background work; `true` when more should follow soon.
 fn work_in_portions(engine: &mut Engine) -> bool {
     let mut hurry = false;
+    if engine.loading {
+        return false;
+    }
     if engine.store.any_expiring() && engine.expiry_is_active() {
         let effort = engine.settings.size(Name::active_expire_effort);
         let swept = engine.store.sweep_expired(2000 * effort);

@@ -155,7 +155,7 @@ impl Store {
     }
 
     /// The number by which clients know a database.
-    pub(super) fn number_of(&self, real: u8) -> u8 {
+    pub fn number_of(&self, real: u8) -> u8 {
         self.order.iter().position(|&each| each == real).unwrap_or(0) as u8
     }
 

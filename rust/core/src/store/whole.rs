@@ -3,6 +3,7 @@
 //! For those who copy data out of the store and bring it back: snapshots, streams, restores.
 
 use super::arena::{Arena, Handle};
+use super::database::Database;
 use super::entry::{self, Entry, Kind};
 use super::hash::Seed;
 use super::keyspace::{DATABASES, Found, Full, INLINE_TEXT, Store};
@@ -54,6 +55,16 @@ impl Store {
     /// How many entries a slot holds, all databases together.
     pub fn len_of_slot(&self, slot: u16) -> usize {
         self.databases.iter().filter_map(|database| database.table(slot)).map(|table| table.len()).sum()
+    }
+
+    /// A database by where it is, which stays what it is when databases change their numbers; see [`Store::number_of`].
+    pub fn real_database(&self, real: u8) -> &Database {
+        &self.databases[usize::from(real)]
+    }
+
+    /// Find a key, dead or alive, in a database by where that is.
+    pub fn find_real(&self, real: u8, key: &[u8]) -> Option<Found> {
+        self.find_any(self.number_of(real), key)
     }
 
     /// The entry under a handle.

@@ -136,6 +136,7 @@ impl Applier {
         if slot_of(&head.key) != record.slot {
             return Err(Garbage("an entry is of another slot than its record").into());
         }
+        engine.copies.before_write(&engine.store, &head.key);
         codec::read_value_into(&mut reader, &mut engine.store, &limits, &head)?;
         self.tell(engine, head.database, &head.key);
         if engine.tail.listening() {
@@ -150,6 +151,7 @@ impl Applier {
         if usize::from(record.database) >= DATABASES || slot_of(key) != record.slot {
             return Err(Garbage("a removal is of another slot than its record"));
         }
+        engine.copies.before_write(&engine.store, key);
         if let Some(found) = engine.store.find_any(record.database, key) {
             engine.store.remove(found);
             self.tell(engine, record.database, key);
@@ -195,6 +197,7 @@ fn flush(engine: &mut Engine, record: &Record<'_>, scope: Option<&SlotSet>) -> R
         _ => return Err(NO_DATABASE),
     };
     let slots = slots_of(record, scope);
+    engine.copies.abandon();
     match (&slots, database) {
         // A node may hold slots of several mains: only those that the stream is of are emptied.
         (Some(slots), _) => slots.iter().for_each(|slot| {
@@ -215,6 +218,9 @@ fn swap(engine: &mut Engine, record: &Record<'_>, scope: Option<&SlotSet>) -> Re
         return Err(NO_DATABASE);
     }
     let slots = slots_of(record, scope);
+    if slots.is_some() {
+        engine.copies.abandon();
+    }
     match &slots {
         None => engine.store.swap(one, other),
         Some(slots) => slots.iter().for_each(|slot| engine.store.swap_slot(one, other, slot)),

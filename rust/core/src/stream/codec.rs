@@ -42,6 +42,9 @@ pub mod kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Garbage(pub &'static str);
 
+/// The bytes end within what they are.
+pub const ENDS: Garbage = Garbage("it ends too early");
+
 impl std::fmt::Display for Garbage {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         out.write_str(self.0)
@@ -122,37 +125,22 @@ pub fn write_value(store: &Store, handle: Handle, out: &mut Vec<u8>) {
         out.push(kind::STRING);
         return put_string(out, store.text_at(handle));
     };
+    write_count(object, out);
     match object {
-        Object::Text(text) => {
-            out.push(kind::STRING);
-            put_string(out, text);
-        }
-        Object::List(list) => {
-            out.push(kind::LIST);
-            put_length(out, list.len());
-            list.forward(0).for_each(|element| put_string(out, element));
-        }
+        Object::Text(text) => out.extend_from_slice(text),
+        Object::List(list) => list.forward(0).for_each(|element| put_string(out, element)),
         Object::Set(members) => {
-            out.push(kind::SET);
-            put_length(out, members.len());
             let mut digits = itoa::Buffer::new();
             members.iter(&store.arena).for_each(|member| put_string(out, member.bytes(&mut digits)));
         }
         Object::Hash(fields) => {
-            out.push(kind::HASH);
-            put_length(out, fields.len());
             for (field, value) in fields.iter(&store.arena) {
                 put_string(out, field);
                 put_string(out, value);
             }
         }
-        Object::Stream(stream) => {
-            out.push(kind::STREAM);
-            of_stream::write(stream, out);
-        }
+        Object::Stream(stream) => of_stream::write(stream, out),
         Object::SortedSet(zset) => {
-            out.push(kind::SORTED_SET);
-            put_length(out, zset.len());
             // From the last to the first, as Redis does: who reads in this order adds each at the front.
             for (member, score) in zset.entries(&store.arena, 0..zset.len(), true) {
                 put_string(out, member);
@@ -160,6 +148,21 @@ pub fn write_value(store: &Store, handle: Handle, out: &mut Vec<u8>) {
             }
         }
     }
+}
+
+/// Write what stands in front of an object's content: its type, and how much there is.
+pub(super) fn write_count(object: &Object, out: &mut Vec<u8>) {
+    let (kind, count) = match object {
+        Object::Text(text) => (kind::STRING, text.len()),
+        Object::List(list) => (kind::LIST, list.len()),
+        Object::Set(members) => (kind::SET, members.len()),
+        Object::Hash(fields) => (kind::HASH, fields.len()),
+        Object::SortedSet(zset) => (kind::SORTED_SET, zset.len()),
+        // It tells its counts itself.
+        Object::Stream(_) => return out.push(kind::STREAM),
+    };
+    out.push(kind);
+    put_length(out, count);
 }
 
 /// Write the entry under a handle, as one of this database.
@@ -214,7 +217,7 @@ impl<'a> Reader<'a> {
     /// The next bytes, so many.
     #[inline]
     pub fn bytes(&mut self, count: usize) -> Result<&'a [u8], Garbage> {
-        let (bytes, rest) = self.rest.split_at_checked(count).ok_or(Garbage("it ends too early"))?;
+        let (bytes, rest) = self.rest.split_at_checked(count).ok_or(ENDS)?;
         self.rest = rest;
         Ok(bytes)
     }
@@ -222,7 +225,7 @@ impl<'a> Reader<'a> {
     /// The next bytes, as an array.
     #[inline]
     pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Garbage> {
-        let (bytes, rest) = self.rest.split_first_chunk().ok_or(Garbage("it ends too early"))?;
+        let (bytes, rest) = self.rest.split_first_chunk().ok_or(ENDS)?;
         self.rest = rest;
         Ok(*bytes)
     }

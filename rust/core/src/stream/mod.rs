@@ -4,6 +4,7 @@
 //! * [`codec`]: values and entries as bytes. One form for snapshots, streams, DUMP and RESTORE.
 //! * [`rdb`]: what real Redis writes besides: packed forms of values, payloads of DUMP, whole files.
 //! * [`tail`]: what was written, in order, for whoever listens. Costs one test of a flag while nobody does.
+//! * [`copy`]: slots as they were at one point in time, in slices, while writes go on.
 //! * [`record`]: what `dispatch` does after a command that changed something: puts it on the tail, as the command's
 //!   words where that is safe and cheap, or else by its effect.
 //! * [`apply`]: the other end: records into an engine.
@@ -15,6 +16,7 @@
 
 pub mod apply;
 pub mod codec;
+pub mod copy;
 mod listpack;
 mod of_stream;
 pub mod rdb;

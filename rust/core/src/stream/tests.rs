@@ -487,3 +487,114 @@ fn lengths_that_are_announced_cost_nothing() {
     assert_eq!((store.len(), store.arena.used()), (0, 0));
     assert_eq!(ValueKind::String.name(), "string");
 }
+
+/// What a copy's bytes hold.
+fn contents_of_copy(bytes: &[u8], now: u64) -> BTreeMap<(u8, Vec<u8>), String> {
+    let mut store = Store::new(77);
+    store.set_now(now);
+    let limits = Node::new().engine.limits();
+    let mut reader = codec::Reader::new(bytes);
+    while !reader.is_empty() {
+        let (database, found) = codec::read_entry(&mut reader, &mut store, &limits).expect("an entry");
+        assert!(usize::from(database) < DATABASES && store.find_any(database, b"").is_none());
+        let _ = found;
+    }
+    contents(&store)
+}
+
+/// A node with a bit of everything: many small slots, a large one, huge values in it and elsewhere.
+fn full_node() -> Node {
+    let mut node = Node::new();
+    SETUP.iter().for_each(|line| drop(node.line(line)));
+    (0..1500).for_each(|number| drop(node.line(&format!("SET {{t}}k{number} value-{number}"))));
+    (0..500).for_each(|number| drop(node.line(&format!("SET k{number} value-{number}"))));
+    let long = "z".repeat(400_000);
+    node.line(&format!("SET {{t}}huge {long}"));
+    node.line(&format!("SET huge {long}"));
+    let word = "w".repeat(1000);
+    for number in 0..600 {
+        node.line(&format!("RPUSH {{t}}hugelist {word}{number}"));
+        node.line(&format!("HSET hugehash f{number} {word}"));
+        node.line(&format!("SADD {{t}}hugeset {word}{number}"));
+        node.line(&format!("ZADD hugezset {number} {word}{number}"));
+    }
+    ["SELECT 3", "SET {t}k7 elsewhere", "SET k7 elsewhere", "SELECT 0"].iter().for_each(|line| drop(node.line(line)));
+    node
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_copy_is_what_there_was_at_its_beginning_whatever_is_written_meanwhile(
+        seed in any::<u64>(), every in 1u64..6
+    ) {
+        let mut node = full_node();
+        let mut random = Random::new(seed);
+        let before = contents(&node.engine.store);
+        let number = node.engine.copies.begin(&node.engine.store, SlotSet::all());
+        let mut lines = lines();
+        lines.retain(|line| !line.starts_with("FLUSH") && !line.contains(" NX"));
+        let (mut bytes, mut turns) = (Vec::new(), 0);
+        loop {
+            let Engine { copies, store, .. } = &mut node.engine;
+            let Some(copy) = copies.get_mut(number) else { panic!("it was abandoned") };
+            let mut steps = random.below(20);
+            copy.step(store, |_| { steps = steps.saturating_sub(1); steps == 0 });
+            bytes.append(&mut copy.out);
+            if copy.done() {
+                break;
+            }
+            turns += 1;
+            for _ in 0..random.below(every as usize * 3) {
+                let k = random.below(1600);
+                let line = match random.below(12) {
+                    0 => format!("SET {{t}}k{k} changed"),
+                    1 => format!("DEL {{t}}k{k} k{k}"),
+                    2 => format!("SET {{t}}new{k} fresh"),
+                    3 => format!("RENAME {{t}}k{k} {{t}}renamed{k}"),
+                    4 if k < 10 => "APPEND {t}huge more".to_owned(),
+                    4 if k < 20 => "DEL huge".to_owned(),
+                    4 if k < 30 => "LPOP {t}hugelist".to_owned(),
+                    4 if k < 40 => "SREM {t}hugeset none".to_owned(),
+                    5 if k < 50 => "ZADD hugezset 5 other".to_owned(),
+                    5 if k < 60 => "HDEL hugehash f7".to_owned(),
+                    6 if k < 100 => "SWAPDB 0 3".to_owned(),
+                    7 => format!("MOVE {{t}}k{k} 3"),
+                    8 => format!("COPY {{t}}k{k} {{t}}k{} DB 3 REPLACE", k / 2),
+                    _ => lines[k % lines.len()].to_owned(),
+                };
+                node.line(&line);
+            }
+            prop_assert!(turns < 100_000);
+        }
+        let Engine { copies, .. } = &mut node.engine;
+        let entries = copies.get_mut(number).map(|copy| copy.entries);
+        copies.end(number);
+        prop_assert_eq!(entries, Some(before.len() as u64));
+        prop_assert_eq!(contents_of_copy(&bytes, 1_700_000_000_000), before);
+    }
+}
+
+#[test]
+fn a_write_to_a_huge_value_can_be_held_until_that_is_copied() {
+    let mut node = full_node();
+    let number = node.engine.copies.begin(&node.engine.store, SlotSet::all());
+    let Engine { copies, store, .. } = &mut node.engine;
+    assert!(!copies.hold(store, b"k1") && !copies.hold(store, b"none"));
+    assert!(copies.hold(store, b"huge") && copies.hold(store, b"huge") && copies.hold(store, b"{t}hugelist"));
+    let mut slices = 0;
+    while copies.hold(store, b"huge") {
+        copies.get_mut(number).unwrap().step(store, |_| true);
+        slices += 1;
+    }
+    assert!(slices > 2, "{slices}");
+    while copies.hold(store, b"{t}hugelist") {
+        copies.get_mut(number).unwrap().step(store, |_| true);
+    }
+    copies.get_mut(number).unwrap().step(store, |_| false);
+    assert!(copies.get_mut(number).unwrap().done());
+    assert_eq!(copies.get_mut(number).unwrap().entries as usize, contents(store).len());
+    node.line("FLUSHALL");
+    assert!(node.engine.copies.get_mut(number).is_none());
+}

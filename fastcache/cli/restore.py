@@ -1,0 +1,72 @@
+"""`fastcache restore`: the contents of snapshots into a running node or cluster, whatever its shape."""
+
+import json
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+
+from fastcache import _core
+from fastcache.cli.importing import DEFAULT_TARGET, password_file, password_from, summary, telling
+from fastcache.errors import DEGRADED, FastCacheError, UsageError
+from fastcache.importer import Progress
+
+
+@click.command()
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+@click.option("--to", "url", default=DEFAULT_TARGET, show_default=True, help="A node, a proxy, or HAProxy.")
+@click.option(
+    "--password-file", "password", type=password_file, callback=password_from, help="Of the target."
+)
+@click.option("--replace", is_flag=True, help="Overwrite keys that are there.")
+def command(*, files: tuple[Path, ...], url: str, password: str | None, replace: bool) -> None:
+    """Bring the entries of snapshot FILES into a running node or cluster.
+
+    Through a proxy every key goes to the node that owns it now, so the cluster may have another shape than
+    when the snapshots were taken: give the newest file of each node. Every file is checked to its end before
+    the first key is sent. Values and times of expiry come back; times of creation start anew. A restore that
+    was interrupted can be run again.
+    """
+    from fastcache.importer.target import Target, in_batches
+
+    if urlsplit(url).password:
+        raise UsageError("a password in an address can be read by everybody", "give --password-file")
+    progress = Progress(stage="checking")
+    for file in files:
+        try:
+            progress.total_bytes += json.loads(_core.snapshot_sum(file))["bytes"]
+            _core.SnapshotFile(file).verify()
+        except ValueError as error:
+            raise FastCacheError(
+                f"{file} is damaged: {error}", "nothing was changed; take the snapshot before it"
+            ) from None
+    target = Target(url, password, progress)
+    try:
+        target.check()
+        progress.stage = "restoring"
+        with telling(progress) as shown:
+            before = 0
+            for file in files:
+                opened = _core.SnapshotFile(file)
+
+                def moved(opened: _core.SnapshotFile = opened, before: int = before) -> None:
+                    progress.done_bytes = before + opened.taken
+                    shown(progress)
+
+                def take(
+                    limit: int, opened: _core.SnapshotFile = opened
+                ) -> list[tuple[int | None, bytes, bytes]]:
+                    return opened.take(limit, replace)
+
+                in_batches(target, take, moved)
+                before += opened.taken
+    finally:
+        target.close()
+    click.echo(summary(progress))
+    for refusal in progress.refusals:
+        click.echo(f"  not taken: {refusal}", err=True)
+    if progress.refused:
+        sys.exit(DEGRADED)
