@@ -163,6 +163,9 @@ pub fn admit(
         return Err(Fault::NO_AUTH);
     }
     super::acl::admit(engine, client, row, place, args)?;
+    if engine.scripting.running.is_some() && !row.is(flag::ALLOW_BUSY) {
+        return Err(engine.scripting.busy());
+    }
     if row.is(flag::PROTECTED) && !super::server::debug_allowed(engine, client) {
         return Err(super::server::debug_refusal());
     }

@@ -348,7 +348,7 @@ impl Engine {
     pub fn used_memory(&self) -> usize {
         let arena = &self.store.arena;
         // Lua has a limit of its own: what it holds must not push data out.
-        (crate::sys::allocated().saturating_sub(self.scripting.lua_memory) + arena.used())
+        (crate::sys::allocated().saturating_sub(self.scripting.lua_memory()) + arena.used())
             .saturating_sub(arena.reserved())
             .max(arena.used())
     }

@@ -294,6 +294,7 @@ pub static FAMILIES: &[&[Command]] = &[
     super::streams::COMMANDS,
     super::transactions::COMMANDS,
     super::scripting::COMMANDS,
+    super::scripting::functions::COMMANDS,
     super::pubsub::COMMANDS,
     super::introspect::COMMANDS,
     super::client_commands::COMMANDS,

@@ -7,7 +7,7 @@ pub mod stream;
 pub mod tls;
 
 pub use listen::{Listener, Peer};
-pub use poll::{Interest, Poll, Waker};
+pub use poll::{Interest, Poll, Ready, Waker};
 pub use stream::Stream;
 
 use rustix::fd::{AsFd, OwnedFd};

@@ -84,6 +84,14 @@ impl Poll {
         Ok(epoll::modify(&self.epoll, socket, EventData::new_u64(key), interest.flags())?)
     }
 
+    /// What has happened since; what the last wait found stays to be asked for.
+    pub fn look(&mut self) -> io::Result<Vec<Ready>> {
+        let found = std::mem::take(&mut self.ready);
+        let waited = self.wait(Duration::ZERO);
+        let since = std::mem::replace(&mut self.ready, found);
+        waited.map(|_| since)
+    }
+
     /// Wait until something happens, but not longer than this. Returns how many sockets are ready.
     pub fn wait(&mut self, longest: Duration) -> io::Result<usize> {
         self.ready.clear();
@@ -103,6 +111,11 @@ impl Poll {
             Err(error) => return Err(error.into()),
         }
         Ok(self.ready.len())
+    }
+
+    /// All that the last wait found.
+    pub fn found(&self) -> Vec<Ready> {
+        self.ready.clone()
     }
 
     /// One of the sockets found ready.

@@ -7,7 +7,7 @@
 //! by their own requests.
 
 use super::runner::Errand;
-use super::{listening, upkeep};
+use super::{busy, listening, upkeep};
 use crate::command::client::{Client, Token};
 use crate::command::settings::Name;
 use crate::command::{Engine, blocking, dispatch};
@@ -20,6 +20,7 @@ use crate::store::Kind;
 use crate::store::approach::Inside;
 use crate::store::keyspace::Whereabouts;
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
@@ -35,16 +36,17 @@ const BATCH: usize = 32;
 /// Turns after the order to stop, for requests that had arrived before: a socket closed over unread bytes
 /// takes with it replies that are still under way.
 const LAST_TURNS: u32 = 4;
-const FIRST_CLIENT: u64 = 1 << 32; // Keys below name listeners and the waker.
-const WAKER: u64 = FIRST_CLIENT - 1;
+pub(super) const FIRST_CLIENT: u64 = 1 << 32; // Keys below name listeners and the waker.
+pub(super) const WAKER: u64 = FIRST_CLIENT - 1;
 
 /// A client's socket and what it has sent that is not served yet.
 pub(super) struct Connection {
-    socket: Stream,
-    input: Vec<u8>,
-    parser: RequestParser,
-    interest: Interest,
-    ended: bool, // The peer sends no more than what can be read now.
+    pub(super) socket: Stream,
+    pub(super) input: Vec<u8>,
+    pub(super) parser: RequestParser,
+    pub(super) interest: Interest,
+    pub(super) ended: bool,    // The peer sends no more than what can be read now.
+    pub(super) gathered: bool, // What it sent lies where all clients' bytes do, to be served first.
 }
 
 /// A request that was found and is about to be served.
@@ -103,7 +105,8 @@ impl EventLoop {
     }
 
     /// Serve until told to stop.
-    pub(super) fn run(&mut self, heartbeat: &AtomicU64) {
+    pub(super) fn run(&mut self, heartbeat: &Arc<AtomicU64>) {
+        busy::begin(heartbeat);
         let mut last_turns = LAST_TURNS;
         while !self.engine.stopping || last_turns > 0 {
             heartbeat.fetch_add(1, Ordering::Relaxed);
@@ -183,44 +186,61 @@ impl EventLoop {
         for _ in 0..64 {
             let keepalive = self.engine.settings.number(Name::tcp_keepalive) as u64;
             match self.listeners[index].accept(keepalive, self.engine.tls.as_ref()) {
-                Ok(Some(peer)) => self.welcome(peer),
+                Ok(Some(peer)) => Self::welcome(&mut self.engine, &self.poll, &mut self.connections, peer),
                 // Out of descriptors, say: those who wait are served when some are free again.
                 Ok(None) | Err(_) => return,
             }
         }
     }
 
-    fn welcome(&mut self, mut peer: Peer) {
-        if let Some(refusal) = listening::refusal(&self.engine, &peer) {
-            self.engine.stats.rejected_connections += 1;
+    /// A client has connected.
+    pub(super) fn welcome(engine: &mut Engine, poll: &Poll, connections: &mut Vec<Option<Connection>>, mut peer: Peer) {
+        if let Some(refusal) = listening::refusal(engine, &peer) {
+            engine.stats.rejected_connections += 1;
             peer.socket.write(refusal);
             return;
         }
-        let mut client = self.engine.new_client();
+        let mut client = engine.new_client();
         client.socket = peer.number();
         client.by_unix_socket = peer.unix;
         client.address = peer.address;
         client.local_address = peer.local_address;
-        self.adopt(client, peer.socket);
+        Self::admit(engine, poll, connections, client, peer.socket);
     }
 
     /// Take a connection among those that are served.
     pub(super) fn adopt(&mut self, client: Box<Client>, socket: Stream) -> Option<Token> {
+        Self::admit(&mut self.engine, &self.poll, &mut self.connections, client, socket)
+    }
+
+    fn admit(
+        engine: &mut Engine,
+        poll: &Poll,
+        connections: &mut Vec<Option<Connection>>,
+        client: Box<Client>,
+        socket: Stream,
+    ) -> Option<Token> {
         // A connection that we begin tells by room to write that it stands.
         let interest = if client.pending.is_empty() { Interest::Read } else { Interest::Both };
-        let token = self.engine.clients.add(client);
-        let connection =
-            Connection { socket, input: Vec::new(), parser: RequestParser::default(), interest, ended: false };
-        if self.poll.add_edge(&connection.socket, FIRST_CLIENT + u64::from(token), interest).is_err() {
-            self.engine.clients.take(token);
-            self.engine.clients.forget(token);
+        let token = engine.clients.add(client);
+        let connection = Connection {
+            socket,
+            input: Vec::new(),
+            parser: RequestParser::default(),
+            interest,
+            ended: false,
+            gathered: false,
+        };
+        if poll.add_edge(&connection.socket, FIRST_CLIENT + u64::from(token), interest).is_err() {
+            engine.clients.take(token);
+            engine.clients.forget(token);
             return None;
         }
         let place = token as usize;
-        if self.connections.len() <= place {
-            self.connections.resize_with(place + 1, || None);
+        if connections.len() <= place {
+            connections.resize_with(place + 1, || None);
         }
-        self.connections[place] = Some(connection);
+        connections[place] = Some(connection);
         Some(token)
     }
 
@@ -244,6 +264,7 @@ impl EventLoop {
                 if count == PIECE || connection.ended {
                     self.more.push(token);
                 }
+                connection.gathered = true;
                 self.gathered.push((token, count));
                 if self.gathered.len() == GATHER {
                     self.serve_gathered();
@@ -258,7 +279,7 @@ impl EventLoop {
             return;
         }
         let shared = std::mem::take(&mut self.shared_input);
-        let gathered = std::mem::take(&mut self.gathered);
+        let mut gathered = std::mem::take(&mut self.gathered);
         let mut ahead = [(0u8, Whereabouts::default()); GATHER];
         if gathered.len() > 1 {
             let store = &self.engine.store;
@@ -271,13 +292,17 @@ impl EventLoop {
             ahead[..gathered.len()].iter().for_each(|(database, at)| store.approach_group(*database, at));
             ahead[..gathered.len()].iter().for_each(|(database, at)| store.approach_entry(*database, at));
         }
+        let pieces = || gathered.iter().enumerate().map(|(index, &(_, count))| &shared[index * PIECE..][..count]);
+        if gathered.len() > 1 && pieces().any(busy::begins_so) {
+            self.serve_one_by_one(&gathered, &shared);
+            gathered.clear();
+        }
         for (index, &(token, count)) in gathered.iter().enumerate() {
             self.first_at = ahead[index].1;
             let piece = &shared[index * PIECE..index * PIECE + count];
             let used = self.serve(token, piece);
-            if used < count
-                && let Some(connection) = self.connections[token as usize].as_mut()
-            {
+            if let Some(connection) = self.connections[token as usize].as_mut() {
+                connection.gathered = false;
                 connection.input.extend_from_slice(&piece[used..]);
             }
             self.after_serving(token);
@@ -286,6 +311,22 @@ impl EventLoop {
         self.shared_input = shared;
         self.gathered = gathered;
         self.gathered.clear();
+    }
+
+    /// Serve what was gathered of clients one of which has sent a script: each keeps its own bytes, so that while
+    /// the script runs the others can be told so.
+    fn serve_one_by_one(&mut self, gathered: &[(Token, usize)], shared: &[u8]) {
+        for (index, &(token, count)) in gathered.iter().enumerate() {
+            if let Some(connection) = self.connections[token as usize].as_mut() {
+                connection.gathered = false;
+                connection.input.extend_from_slice(&shared[index * PIECE..index * PIECE + count]);
+                self.engine.resumed.push(token);
+            }
+        }
+        for &(token, _) in gathered {
+            self.serve_kept(token);
+            self.after_serving(token);
+        }
     }
 
     fn readable(&mut self, token: Token, ended: bool) {
@@ -453,7 +494,7 @@ impl EventLoop {
             if self.engine.replication.is_some() {
                 self.serve_among_copies(client, &args);
             } else {
-                dispatch::serve(&mut self.engine, client, &args, &mut self.reply);
+                self.serve_request(client, &args);
             }
             self.engine.store.expect(Whereabouts::default());
             if !self.engine.ready.is_empty() {
@@ -465,7 +506,7 @@ impl EventLoop {
             Some(_) if !going(client) => parser.restart(),
             Some(error) if error.0 == QUOTED => match inline_words(&input[end..]) {
                 Ok((words, len)) => {
-                    dispatch::serve(&mut self.engine, client, &words.as_args(), &mut self.reply);
+                    self.serve_at_length(client, &words.as_args());
                     end += len.min(input.len() - end);
                 }
                 Err(error) => break_off(client, &mut self.reply, &error.0),
@@ -473,6 +514,23 @@ impl EventLoop {
             Some(error) => break_off(client, &mut self.reply, &error.0),
         }
         (end, !incomplete)
+    }
+
+    /// Serve a request.
+    #[inline]
+    pub(super) fn serve_request(&mut self, client: &mut Client, args: &Args<'_>) {
+        if busy::may_take_long(args) {
+            self.serve_at_length(client, args);
+        } else {
+            dispatch::serve(&mut self.engine, client, args, &mut self.reply);
+        }
+    }
+
+    /// Serve a request that may be a script: others are seen to if it takes long.
+    fn serve_at_length(&mut self, client: &mut Client, args: &Args<'_>) {
+        let EventLoop { engine, poll, waker, inbox, listeners, connections, more, reply, .. } = self;
+        let sockets = busy::Sockets { poll, waker, inbox, listeners, connections, more };
+        busy::lend(sockets, || dispatch::serve(engine, client, args, reply));
     }
 
     /// Fetch into the cache what the keys of a batch will need, one step for all before the next.

@@ -6,7 +6,6 @@
 
 use super::event_loop::EventLoop;
 use crate::command::client::{Client, Token};
-use crate::command::dispatch;
 use crate::command::replicate::{self, steady_ms};
 use crate::command::settings::Name;
 use crate::net::connect;
@@ -152,7 +151,7 @@ impl EventLoop {
     pub(super) fn serve_among_copies(&mut self, client: &mut Client, args: &Args<'_>) {
         let touched = strict::touched(&self.engine, client, args);
         let start = self.reply.len();
-        dispatch::serve(&mut self.engine, client, args, &mut self.reply);
+        self.serve_request(client, args);
         if touched.is_some() || !client.held.is_empty() {
             let now = crate::clock::steady_ns() / 1000; // After the request has run: a lease is looked at last.
             strict::hold(&mut self.engine, client, touched, &mut self.reply, start, now);

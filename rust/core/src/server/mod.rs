@@ -4,6 +4,7 @@
 //! and how others speak with it. `proxy` is the other thing that runs: clients on one side,
 //! nodes on the other.
 
+mod busy;
 mod event_loop;
 mod links;
 mod listening;
@@ -53,7 +54,7 @@ impl Node {
             engine.errands = Some(errands);
             crate::persist::Keeper::open(&mut engine)?;
             let (mut serving, waker) = event_loop::EventLoop::open(engine, inbox)?;
-            Ok((waker, move |heartbeat: &std::sync::atomic::AtomicU64| serving.run(heartbeat)))
+            Ok((waker, move |heartbeat: &std::sync::Arc<std::sync::atomic::AtomicU64>| serving.run(heartbeat)))
         })
     }
 

@@ -25,7 +25,7 @@ pub type Errands<L> = Arc<dyn Fn(Errand<L>) + Send + Sync>;
 /// What the loop and its owner share.
 #[derive(Default)]
 struct Shared {
-    heartbeat: AtomicU64,
+    heartbeat: Arc<AtomicU64>,
     panicked: AtomicBool,
 }
 
@@ -58,7 +58,7 @@ impl<L: 'static> Runner<L> {
         open: impl FnOnce(Receiver<Errand<L>>, Errands<L>) -> io::Result<(Waker, R)>,
     ) -> io::Result<()>
     where
-        R: FnOnce(&AtomicU64) + Send + 'static,
+        R: FnOnce(&Arc<AtomicU64>) + Send + 'static,
     {
         let Some(held) = lock(&self.held).take() else {
             return Err(io::Error::other("it was started before"));

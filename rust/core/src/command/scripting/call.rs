@@ -20,6 +20,8 @@ pub struct Link {
     pub client: Lent<Client>,
     /// How the script runs.
     pub run: Run,
+    /// Functions registered by the library that is being loaded.
+    pub loading: RefCell<Option<Vec<super::functions::Function>>>,
     buffers: RefCell<(OwnedArgs, Reply)>,
 }
 

@@ -1,6 +1,7 @@
 //! An interpreter: Lua 5.1 in a sandbox, with the table `redis` in it.
 
 use super::call::{Answer, Link, call};
+use super::running::{self, KILLED};
 use super::sandbox::{self, Guard, Results, Wrong, function, one, string_at, type_name};
 use super::value::{Words, text};
 use crate::command::Ctx;
@@ -11,10 +12,14 @@ use std::rc::Rc;
 
 /// Instructions between two looks at the clock.
 const STRETCH: u32 = 100_000;
+/// How long a library's code may run when it is loaded.
+const LOAD_MS: u64 = 500;
+const LOAD_TIMEOUT: &str = "FUNCTION LOAD timeout";
+/// Calls a function with its two arguments: `xpcall` of Lua 5.1 takes none.
+const CALLER: &str = "local xpcall, handler = ...
+return function(f, keys, args) return xpcall(function() return f(keys, args) end, handler) end";
 /// What an interpreter may hold before what it no longer needs is freed at once, after a script.
 const TIDY_FROM: usize = 16 << 20;
-
-const KILLED: &str = "Script killed by user with SCRIPT KILL.";
 
 /// See the module's page.
 pub struct Interpreter {
@@ -25,8 +30,27 @@ pub struct Interpreter {
     globals: Table,
     xpcall: Function,
     handler: Function,
+    kept: Rc<Kept>,
+    /// For functions: what a library sees while it is loaded, and what calls a function.
+    library: Option<(Table, Function)>,
+}
+
+/// Functions that scripts are, by their places.
+struct Kept {
     functions: Table,
     places: RefCell<(i64, Vec<i64>)>,
+}
+
+impl Kept {
+    fn keep(&self, function: Function) -> mlua::Result<i64> {
+        let mut places = self.places.borrow_mut();
+        let place = places.1.pop().unwrap_or_else(|| {
+            places.0 += 1;
+            places.0
+        });
+        self.functions.raw_set(place, function)?;
+        Ok(place)
+    }
 }
 
 /// What a script came to.
@@ -38,15 +62,24 @@ pub enum Outcome {
 }
 
 impl Interpreter {
-    /// A fresh one.
+    /// A fresh one for scripts.
     pub fn new() -> mlua::Result<Interpreter> {
+        Self::fresh(false)
+    }
+
+    /// A fresh one for functions.
+    pub fn for_functions() -> mlua::Result<Interpreter> {
+        Self::fresh(true)
+    }
+
+    fn fresh(for_functions: bool) -> mlua::Result<Interpreter> {
         let libraries = StdLib::TABLE | StdLib::STRING | StdLib::MATH;
         let lua = Lua::new_with(libraries, LuaOptions::new().catch_rust_panics(false))?;
         let (link, words) = (Rc::<Link>::default(), Rc::new(Words::new(&lua)?));
         let globals = lua.create_table()?;
         let xpcall: Function = lua.globals().raw_get("xpcall")?;
         let guard = Guard::new(&lua)?;
-        sandbox::build(&lua, &guard, &globals)?;
+        let missing = sandbox::build(&lua, &guard, &globals, &link)?;
         globals.raw_set("pcall", crate::sys::lua::pcall(&lua, KILLED)?)?;
         let redis = redis_table(&lua, &link, &words)?;
         globals.raw_set("redis", guard.face(&lua, &redis)?)?;
@@ -54,28 +87,36 @@ impl Interpreter {
             globals.raw_set(name, guard.face(&lua, &library)?)?;
         }
         let handler = handler(&lua, &link, &words)?;
-        let functions = lua.create_table()?;
+        let kept = Rc::new(Kept { functions: lua.create_table()?, places: RefCell::default() });
+        let library = if for_functions {
+            for name in ["replicate_commands", "breakpoint", "debug"] {
+                redis.raw_set(name, Value::Nil)?;
+            }
+            let seen = library_table(&lua, &link, &words, &kept, &redis)?;
+            seen.set_metatable(Some(missing.clone()))?;
+            let all = lua.create_table()?;
+            all.raw_set("redis", guard.face(&lua, &seen)?)?;
+            all.set_metatable(Some(missing))?;
+            let caller: Function = lua.load(CALLER).set_name("=fastcache").call((&xpcall, &handler))?;
+            Some((all, caller))
+        } else {
+            None
+        };
         let watched = Rc::clone(&link);
         lua.set_global_hook(HookTriggers::new().every_nth_instruction(STRETCH), move |lua, _| tick(lua, &watched))?;
-        Ok(Interpreter { lua, link, words, globals, xpcall, handler, functions, places: RefCell::default() })
+        Ok(Interpreter { lua, link, words, globals, xpcall, handler, kept, library })
     }
 
     /// Compile a text and keep its function; the error is Lua's.
     pub fn keep(&self, text: &[u8], chunk_name: &[u8]) -> Result<i64, Vec<u8>> {
         let function = sandbox::compile(&self.lua, text, chunk_name)?;
-        let mut places = self.places.borrow_mut();
-        let place = places.1.pop().unwrap_or_else(|| {
-            places.0 += 1;
-            places.0
-        });
-        self.functions.raw_set(place, function).map_err(|error| error.to_string().into_bytes())?;
-        Ok(place)
+        self.kept.keep(function).map_err(|error| error.to_string().into_bytes())
     }
 
     /// Forget a function.
     pub fn forget(&self, place: i64) {
-        if self.functions.raw_set(place, false).is_ok() {
-            self.places.borrow_mut().1.push(place);
+        if self.kept.functions.raw_set(place, false).is_ok() {
+            self.kept.places.borrow_mut().1.push(place);
         }
     }
 
@@ -96,13 +137,77 @@ impl Interpreter {
         let ran = || -> mlua::Result<Outcome> {
             self.globals.raw_set("KEYS", self.list(keys)?)?;
             self.globals.raw_set("ARGV", self.list(arguments)?)?;
-            let function: Function = self.functions.raw_get(place)?;
+            let function: Function = self.kept.functions.raw_get(place)?;
             let (fine, value) = self.lend(ctx, || self.xpcall.call::<(bool, Value)>((function, &self.handler)))?;
             self.conclude(fine, &value, ctx.out, name)
         };
         let outcome = ran().unwrap_or_else(|error| broken(&error));
         self.tidy();
         outcome
+    }
+
+    /// Run a function of a library with these keys and arguments.
+    pub fn run_function<'a>(
+        &self,
+        ctx: &mut Ctx<'_>,
+        place: i64,
+        keys: impl ExactSizeIterator<Item = &'a [u8]>,
+        arguments: impl ExactSizeIterator<Item = &'a [u8]>,
+        name: &[u8],
+    ) -> Outcome {
+        let ran = || -> mlua::Result<Outcome> {
+            let Some((_, caller)) = &self.library else {
+                return Ok(Outcome::Failed(b"ERR no functions live here".to_vec(), false));
+            };
+            let (keys, arguments) = (self.list(keys)?, self.list(arguments)?);
+            let function: Function = self.kept.functions.raw_get(place)?;
+            let (fine, value) = self.lend(ctx, || caller.call::<(bool, Value)>((function, keys, arguments)))?;
+            self.conclude(fine, &value, ctx.out, name)
+        };
+        let outcome = ran().unwrap_or_else(|error| broken(&error));
+        self.tidy();
+        outcome
+    }
+
+    /// Run a library's code, within so many bytes of memory; answers the functions that it registers, or an error
+    /// reply.
+    pub fn load(&self, code: &[u8], memory: usize) -> Result<Vec<super::functions::Function>, Vec<u8>> {
+        let function = sandbox::compile(&self.lua, code, b"@user_function")
+            .map_err(|problem| [b"ERR Error compiling function: ", &problem[..]].concat())?;
+        let registering = |problem: &[u8]| [b"ERR Error registering functions: ", problem].concat();
+        self.link.run.begin(Default::default(), false, false);
+        *self.link.loading.borrow_mut() = Some(Vec::new());
+        let run = || -> mlua::Result<(bool, Value)> {
+            let Some((seen, _)) = &self.library else {
+                return Err(mlua::Error::RuntimeError("no functions live here".into()));
+            };
+            let face = self.lua.globals().metatable();
+            if let Some(face) = &face {
+                face.raw_set("__index", seen)?;
+            }
+            let _ = self.lua.set_memory_limit(memory);
+            let result = self.xpcall.call((function, &self.handler));
+            let _ = self.lua.set_memory_limit(0);
+            if let Some(face) = &face {
+                face.raw_set("__index", &self.globals)?;
+            }
+            result
+        };
+        let ran = run();
+        if self.link.run.killed.replace(false) {
+            let _ = self.watch(STRETCH);
+        }
+        let functions = self.link.loading.borrow_mut().take().unwrap_or_default();
+        let problem = match ran {
+            Ok((true, _)) => return Ok(functions),
+            Ok((false, Value::Table(error))) => {
+                error.raw_get(&self.words.err).ok().and_then(text).unwrap_or_else(|| b"ERR unknown error".to_vec())
+            }
+            Ok((false, other)) => [b"ERR ", &said(&other)[..]].concat(),
+            Err(error) => error.to_string().into_bytes(),
+        };
+        functions.iter().for_each(|function| self.forget(function.place));
+        Err(registering(&problem))
     }
 
     /// Lend the node and the client while a script runs.
@@ -193,8 +298,11 @@ fn said(value: &Value) -> Vec<u8> {
 
 /// Called now and then while a script runs.
 fn tick(lua: &Lua, link: &Rc<Link>) -> mlua::Result<VmState> {
-    if !link.run.killed.get() {
-        super::running::tick(link);
+    if link.loading.borrow().is_some() {
+        let passed = crate::clock::steady_ns().saturating_sub(link.run.began.get()) / 1_000_000;
+        link.run.killed.set(link.run.killed.get() || passed > LOAD_MS);
+    } else if !link.run.killed.get() {
+        running::tick(link);
     }
     if link.run.killed.get() {
         // From now on at every instruction: a script that catches errors must not go on.
@@ -219,6 +327,9 @@ fn handler(lua: &Lua, link: &Rc<Link>, words: &Rc<Words>) -> mlua::Result<Functi
         });
         let table = match error {
             Value::Table(table) => table,
+            _ if link.run.killed.get() && link.loading.borrow().is_some() => {
+                words.error(lua, format!("ERR {LOAD_TIMEOUT}").as_bytes(), false)?
+            }
             _ if link.run.killed.get() => words.error(lua, format!("ERR {KILLED}").as_bytes(), false)?,
             other => words.error(lua, &[b"ERR ", &said(&other)[..]].concat(), false)?,
         };
@@ -369,4 +480,97 @@ fn redis_table(lua: &Lua, link: &Rc<Link>, words: &Rc<Words>) -> mlua::Result<Ta
     }
     redis.raw_set("REDIS_VERSION", "7.0.15")?;
     Ok(redis)
+}
+
+/// The table `redis` as a library sees it while it is loaded.
+fn library_table(lua: &Lua, link: &Rc<Link>, words: &Rc<Words>, kept: &Rc<Kept>, redis: &Table) -> mlua::Result<Table> {
+    let seen = lua.create_table()?;
+    for name in ["log", "LOG_DEBUG", "LOG_VERBOSE", "LOG_NOTICE", "LOG_WARNING", "REDIS_VERSION", "REDIS_VERSION_NUM"] {
+        seen.raw_set(name, redis.raw_get::<Value>(name)?)?;
+    }
+    let (link, words, kept) = (Rc::clone(link), Rc::clone(words), Rc::clone(kept));
+    let register = function(lua, move |lua, given| match registered(given) {
+        Ok((name, callback, flags, description)) => {
+            let mut loading = link.loading.borrow_mut();
+            let problem = match loading.as_mut() {
+                None => "ERR redis.register_function can only be called on FUNCTION LOAD command".to_owned(),
+                Some(list) if list.iter().any(|each| each.name.eq_ignore_ascii_case(&name)) => {
+                    "ERR Function already exists in the library".to_owned()
+                }
+                Some(_) if !super::functions::is_name(&name) => format!("ERR {}", super::functions::BAD_NAME),
+                Some(list) => {
+                    let place = kept.keep(callback)?;
+                    list.push(super::functions::Function { name, description, flags, place });
+                    return Ok(MultiValue::new());
+                }
+            };
+            Err(Wrong::Value(Value::Table(words.error(lua, problem.as_bytes(), false)?)))
+        }
+        Err(problem) => {
+            let text = format!("ERR {problem}");
+            Err(Wrong::Value(Value::Table(words.error(lua, text.as_bytes(), false)?)))
+        }
+    })?;
+    seen.raw_set("register_function", register)?;
+    Ok(seen)
+}
+
+type Registered = (Vec<u8>, Function, super::flags::Flags, Option<Vec<u8>>);
+
+/// What `redis.register_function` was given: name and callback, or a table that names its parts.
+fn registered(given: &MultiValue) -> Result<Registered, &'static str> {
+    if given.len() == 2 {
+        let name = given.front().cloned().and_then(text);
+        let name = name.ok_or("first argument to redis.register_function must be a string")?;
+        let Some(Value::Function(callback)) = given.get(1) else {
+            return Err("second argument to redis.register_function must be a function");
+        };
+        return Ok((name, callback.clone(), Default::default(), None));
+    }
+    if given.len() != 1 {
+        return Err("wrong number of arguments to redis.register_function");
+    }
+    let Some(Value::Table(parts)) = given.front() else {
+        return Err("calling redis.register_function with a single argument is only applicable to Lua table \
+                    (representing named arguments).");
+    };
+    let (mut name, mut callback, mut flags, mut description) = (None, None, super::flags::Flags::default(), None);
+    for pair in parts.pairs::<Value, Value>() {
+        let (key, value) = pair.map_err(|_| "invalid argument given to redis.register_function")?;
+        let Value::String(key) = key else {
+            return Err("named argument key given to redis.register_function is not a string");
+        };
+        match &key.as_bytes()[..] {
+            b"function_name" => {
+                let given = text(value);
+                name = Some(given.ok_or("function_name argument given to redis.register_function must be a string")?);
+            }
+            b"description" => {
+                let given = text(value);
+                let wrong = "description argument given to redis.register_function must be a string";
+                description = Some(given.ok_or(wrong)?);
+            }
+            b"callback" => {
+                let Value::Function(function) = value else {
+                    return Err("callback argument given to redis.register_function must be a function");
+                };
+                callback = Some(function);
+            }
+            b"flags" => {
+                let Value::Table(list) = value else {
+                    return Err(
+                        "flags argument to redis.register_function must be a table representing function flags",
+                    );
+                };
+                for flag in list.sequence_values::<Value>() {
+                    let flag = flag.ok().and_then(text).and_then(|name| super::flags::named(&name));
+                    flags.add(flag.ok_or("unknown flag given")?);
+                }
+            }
+            _ => return Err("unknown argument given to redis.register_function"),
+        }
+    }
+    let name = name.ok_or("redis.register_function must get a function name argument")?;
+    let callback = callback.ok_or("redis.register_function must get a callback argument")?;
+    Ok((name, callback, flags, description))
 }

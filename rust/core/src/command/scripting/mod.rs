@@ -1,4 +1,4 @@
-//! Scripts in Lua 5.1: EVAL and its like, SCRIPT.
+//! Scripts in Lua 5.1: EVAL and its like, SCRIPT; `functions` has FCALL and FUNCTION.
 //!
 //! `interpreter` is Lua in a `sandbox`; it is made when the first script comes, so a node without scripts does not pay
 //! for it. `call` is what `redis.call` does, `value` turns replies to Lua's values and back, `cache` keeps scripts by
@@ -8,6 +8,7 @@
 mod cache;
 pub mod call;
 mod flags;
+pub mod functions;
 mod interpreter;
 mod libraries;
 pub mod running;
@@ -144,19 +145,35 @@ pub struct Scripting {
     cache: Cache,
     /// The script that runs.
     pub running: Option<Running>,
-    /// Bytes of memory that Lua holds, as of the last script.
-    pub lua_memory: usize,
+    /// Bytes of memory that Lua holds for scripts, as of the last one.
+    lua_memory: usize,
+    /// Libraries of functions.
+    pub libraries: functions::Libraries,
 }
 
 impl Scripting {
+    /// Bytes of memory that Lua holds.
+    pub fn lua_memory(&self) -> usize {
+        self.lua_memory + self.libraries.lua_memory
+    }
+
     /// What INFO tells.
     pub fn figures(&self) -> Figures {
+        let (libraries, functions, library_memory) = self.libraries.counts();
         Figures {
+            function_memory: self.libraries.lua_memory,
+            library_memory,
+            functions,
+            libraries,
             eval_memory: self.lua_memory,
             cache_memory: self.cache.bytes(),
             cached: self.cache.len(),
-            ..Figures::default()
         }
+    }
+
+    /// What others are told while a script runs for long.
+    pub fn busy(&self) -> Fault {
+        busy(self.running.as_ref().is_some_and(|running| running.is_function))
     }
 
     fn interpreter(&mut self) -> Result<SendWrapper<Interpreter>, Fault> {
@@ -235,7 +252,7 @@ fn run(ctx: &mut Ctx<'_>, args: &Args<'_>, count: usize, digest: &Digest, flags:
     let short = judge(ctx, flags, read_only)?;
     let interpreter = ctx.engine.scripting.interpreter()?;
     interpreter.link().run.begin(flags, read_only, short);
-    let outcome = within(ctx, Running { name: digest.to_vec(), ..Running::default() }, args, |ctx| {
+    let outcome = within(ctx, Running { name: digest.to_vec(), ..Running::default() }, |ctx| {
         interpreter.run_script(ctx, place, args.from(3).take(count), args.from(3 + count), digest)
     });
     ctx.engine.scripting.lua_memory = interpreter.used_memory();
@@ -262,10 +279,9 @@ fn judge(ctx: &mut Ctx<'_>, flags: Flags, read_only: bool) -> Result<bool, Fault
 }
 
 /// Run something as a script: others see that it runs, nothing in it blocks, and what it selects or starts ends with it.
-fn within(ctx: &mut Ctx<'_>, running: Running, args: &Args<'_>, what: impl FnOnce(&mut Ctx<'_>) -> Outcome) -> Outcome {
+fn within(ctx: &mut Ctx<'_>, running: Running, what: impl FnOnce(&mut Ctx<'_>) -> Outcome) -> Outcome {
     let began = crate::clock::steady_ns();
     ctx.engine.scripting.running = Some(Running { began, ..running });
-    let _ = args;
     let database = ctx.client.database;
     let in_transaction = std::mem::replace(&mut ctx.engine.in_transaction, true);
     if !in_transaction {
@@ -331,18 +347,19 @@ fn flush(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
 }
 
 fn kill(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
-    end_running(ctx, false)
+    busy_kill(ctx, false)
+}
+
+fn busy(function: bool) -> Fault {
+    let command = if function { "FUNCTION KILL" } else { "SCRIPT KILL" };
+    Fault::new(format!("BUSY Redis is busy running a script. You can only call {command} or SHUTDOWN NOSAVE."))
 }
 
 /// End the script, or the function, that runs.
-fn end_running(ctx: &mut Ctx<'_>, function: bool) -> Done {
+fn busy_kill(ctx: &mut Ctx<'_>, function: bool) -> Done {
     match &mut ctx.engine.scripting.running {
         None => Err(Fault::new("NOTBUSY No scripts in execution right now.")),
-        Some(running) if running.is_function != function => Err(Fault::new(if running.is_function {
-            "BUSY Redis is busy running a script. You can only call FUNCTION KILL or SHUTDOWN NOSAVE."
-        } else {
-            "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE."
-        })),
+        Some(running) if running.is_function != function => Err(busy(running.is_function)),
         Some(running) if running.wrote => Err(Fault::new(
             "UNKILLABLE Sorry the script already executed write commands against the dataset. You can either wait the \
              script termination or kill the server in a hard way using the SHUTDOWN NOSAVE command.",

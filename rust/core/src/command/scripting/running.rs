@@ -1,19 +1,19 @@
 //! The script that runs: how others learn of it, and how it is ended.
 
 use super::call::Link;
+use crate::command::Engine;
 use crate::command::settings::Name;
-use crate::command::{Client, Engine};
-use crate::sys::lua::Lent;
+use std::cell::Cell;
 
-/// Who sees to other clients while a script keeps the node busy.
-pub trait Others {
-    /// Do what can be done now without waiting. `client` is the one whose script runs.
-    fn serve(&mut self, engine: &mut Engine, client: &mut Client);
-}
+/// What a script is told that was ended.
+pub const KILLED: &str = "Script killed by user with SCRIPT KILL...";
+
+/// Does for others what can be done now without waiting.
+pub type Others = fn(&mut Engine);
 
 thread_local! {
-    /// Those of the thread that serves; lent while a request is served that may be a script.
-    pub static OTHERS: Lent<dyn Others> = Lent::default();
+    /// What the thread that serves does for others while a script keeps it busy; nothing where there are no sockets.
+    pub static OTHERS: Cell<Option<Others>> = const { Cell::new(None) };
 }
 
 /// A script that runs.
@@ -47,9 +47,9 @@ pub fn tick(link: &Link) {
         if let Some(running) = &mut engine.scripting.running {
             running.is_late = true;
         }
-        link.client.borrow(|client| {
-            OTHERS.with(|others| others.borrow(|others| others.serve(engine, client)));
-        });
+        if let Some(others) = OTHERS.get() {
+            others(engine);
+        }
         engine.stopping || engine.scripting.running.as_ref().is_some_and(|running| running.killed)
     });
     if killed == Some(true) {

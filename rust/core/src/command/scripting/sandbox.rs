@@ -6,6 +6,7 @@
 //! code but text is loaded, and whatever Lua 5.1 has that can be made to read or write beyond its memory is
 //! replaced.
 
+use super::call::Link;
 use crate::sys::lua;
 use mlua::chunk::ChunkMode;
 use mlua::{Function, Lua, LuaString, MultiValue, Table, Value};
@@ -39,9 +40,6 @@ const BASE: [&str; 21] = [
     "load",
     "loadstring",
 ];
-const COROUTINE: [&str; 6] = ["create", "resume", "running", "status", "wrap", "yield"];
-/// Coroutines within coroutines: each takes a piece of the processor's stack.
-const DEEPEST: usize = 64;
 
 /// What is wrong with a call of a library function.
 pub enum Wrong {
@@ -176,8 +174,9 @@ impl Guard {
     }
 }
 
-/// Turn a fresh interpreter into a sandbox. `real` gets what scripts see; `Lua::globals` only shows it.
-pub fn build(lua: &Lua, guard: &Guard, real: &Table) -> mlua::Result<()> {
+/// Turn a fresh interpreter into a sandbox. `real` gets what scripts see; `Lua::globals` only shows it. Returns the
+/// metatable with which a table tells that it lacks what is asked for.
+pub fn build(lua: &Lua, guard: &Guard, real: &Table, link: &Rc<Link>) -> mlua::Result<Table> {
     let globals = lua.globals();
     for name in BASE {
         let value: Value = globals.raw_get(name)?;
@@ -196,10 +195,11 @@ pub fn build(lua: &Lua, guard: &Guard, real: &Table) -> mlua::Result<()> {
             }
             "string" => {
                 library.raw_set("dump", Value::Nil)?;
+                super::libraries::strings::replace(lua, &library, link, &real.raw_get("pcall")?)?;
                 string_metatable(lua, guard, real, &library)?;
             }
             "math" => random(lua, &library)?,
-            "coroutine" => coroutines(lua, &library)?,
+            "coroutine" => coroutines(lua, &library, link)?,
             _ => {}
         }
         real.raw_set(name, guard.face(lua, &library)?)?;
@@ -215,8 +215,9 @@ pub fn build(lua: &Lua, guard: &Guard, real: &Table) -> mlua::Result<()> {
     })?;
     let meta = lua.create_table()?;
     meta.raw_set("__index", missing)?;
-    real.set_metatable(Some(meta))?;
-    guard.cover(lua, &globals, real)
+    real.set_metatable(Some(meta.clone()))?;
+    guard.cover(lua, &globals, real)?;
+    Ok(meta)
 }
 
 /// Functions of the base library that would write to a guarded table, show it, or load what is no text.
@@ -406,14 +407,18 @@ fn whole_at(lua: &Lua, given: &MultiValue, at: usize) -> Result<f64, Wrong> {
     Ok(f64::from(super::value::truncated(number_at(lua, given, at, "random")?) as i32))
 }
 
-/// Coroutines, as deep in one another as the stack bears.
-fn coroutines(lua: &Lua, library: &Table) -> mlua::Result<()> {
-    for pair in library.pairs::<String, Value>() {
-        let (name, _) = pair?;
-        if !COROUTINE.contains(&name.as_str()) {
-            library.raw_set(name, Value::Nil)?;
-        }
+/// A script that was told to end makes no more coroutines: each would run on for a while before it notices.
+fn coroutines(lua: &Lua, library: &Table, link: &Rc<Link>) -> mlua::Result<()> {
+    for name in ["create", "wrap"] {
+        let (original, link): (Function, _) = (library.raw_get(name)?, Rc::clone(link));
+        library.raw_set(
+            name,
+            function(lua, move |_, given| match given.front() {
+                _ if link.run.killed.get() => Err(Wrong::text(super::running::KILLED)),
+                Some(Value::Function(body)) => one(original.call(body)?),
+                other => Err(Wrong::kind(1, name, "Lua function", other)),
+            })?,
+        )?;
     }
-    let _ = (lua, DEEPEST);
     Ok(())
 }

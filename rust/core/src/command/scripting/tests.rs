@@ -97,6 +97,7 @@ fn what_reaches_for_too_much_ends_in_an_error() {
             "local t = {} for i = 1, 1e5 do t = {t} end return cjson.encode(t)",
             "return cjson.decode(('['):rep(1e5))",
             "return cmsgpack.unpack(('\\145'):rep(1e5))",
+            "return ('x'):rep(1e6):find(('x?'):rep(1e6))",
             "return loadstring(('('):rep(1e5))()",
         ] {
             let reply = eval(&mut node, bomb);

@@ -60,7 +60,7 @@ impl Proxy {
         self.runner.start("fastcache-proxy", |inbox, _| {
             let (mut serving, waker) = event_loop::EventLoop::open(engine, options, inbox)?;
             serving.trouble = Arc::clone(&self.trouble);
-            Ok((waker, move |heartbeat: &std::sync::atomic::AtomicU64| serving.run(heartbeat)))
+            Ok((waker, move |heartbeat: &Arc<std::sync::atomic::AtomicU64>| serving.run(heartbeat)))
         })
     }
 

@@ -4,6 +4,8 @@
 mod bit;
 mod cjson;
 mod cmsgpack;
+mod patterns;
+pub mod strings;
 mod structs;
 
 use mlua::{Lua, Table};
