@@ -11,10 +11,10 @@ import signal
 import sys
 from contextlib import ExitStack
 
-from bench import connections, footprint, hits, latency, servers, speed
+from bench import connections, footprint, hits, latency, scripts, servers, speed
 from bench.report import Verdicts
 
-SECTIONS = ["speed", "memory", "idle", "fleet", "latency", "hits", "connections"]
+SECTIONS = ["speed", "scripts", "memory", "idle", "fleet", "latency", "hits", "connections"]
 
 
 def main() -> int:
@@ -26,7 +26,7 @@ def main() -> int:
     print(f"## {versions}; {os.cpu_count()} cores, {platform.system()} {platform.release()}")
     verdicts = Verdicts()
     port, sections = chosen.port, chosen.sections.split(",")
-    if {"speed", "latency"} & set(sections):
+    if {"speed", "scripts", "latency"} & set(sections):
         with ExitStack() as stack:
             running = [stack.enter_context(servers.running(kind, port + i)) for i, kind in enumerate(kinds)]
             if "speed" in sections:
@@ -34,6 +34,8 @@ def main() -> int:
                     chosen.cells.split(",") if chosen.cells else [*speed.BARS, "set/1/500/64", "get/1/500/64"]
                 )
                 show(speed.compare(running, cells, chosen.rounds, chosen.seconds, verdicts))
+            if "scripts" in sections:
+                show(scripts.compare(running, chosen.rounds, verdicts))
             if "latency" in sections:
                 show(latency.compare(running, chosen.rounds, chosen.seconds))
     if "memory" in sections:

@@ -92,7 +92,8 @@ def test_what_was_sent_meanwhile_is_answered_in_order(server: Server) -> None:
     "script",
     [
         "return ('a'):rep(5000):find('(.-)(.-)(.-)(.-)(.-)b')",
-        "local function f() return coroutine.wrap(function() while true do end end)() end while true do pcall(f) end",
+        "local function f() return coroutine.wrap(function() while true do end end)() end"
+        " while true do pcall(f) end",
     ],
 )
 def test_not_even_a_pattern_or_coroutines_keep_a_node(node: Server, script: str) -> None:
