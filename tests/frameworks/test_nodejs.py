@@ -16,7 +16,7 @@ PATIENCE = 300
 
 @pytest.fixture(scope="session")
 def packages() -> Path:
-    """A directory with the packages and our programs in it; made once, and anew when what is wanted changes."""
+    """A directory with the packages and our programs; made once, and anew when what is wanted changes."""
     npm = shutil.which("npm")
     assert npm is not None, "Node.js and npm are needed: apt-get install nodejs npm"
     CACHE.mkdir(parents=True, exist_ok=True)
@@ -39,6 +39,12 @@ def packages() -> Path:
 def test_a_nodejs_program_works_on_a_node(packages: Path, url: str, program: str) -> None:
     environment = {**os.environ, "FRAMEWORKS_URL": url}
     ran = subprocess.run(
-        ["node", program], cwd=packages, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
+        ["node", program],
+        cwd=packages,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
+        check=False,
     )
     assert ran.returncode == 0, f"{ran.stdout}\n{ran.stderr}"
