@@ -41,13 +41,13 @@ const fn second(uses: KeyUse) -> KeySpec {
 pub const COMMANDS: &[Command] = &[
     Command {
         summary: "Adds an entry to a stream, and may trim it.",
-        syntax: "key [NOMKSTREAM] [MAXLEN | MINID [= | ~] threshold [LIMIT count]] <* | id> field value [field value ...]",
+        syntax: "key [NOMKSTREAM] [<MAXLEN | MINID> [= | ~] threshold [LIMIT count]] <* | id> field value [field value ...]",
         keys: &[key(1, UPDATE)],
         ..row("xadd", change::xadd, -5, GROWS | flag::FAST)
     },
     Command {
         summary: "Removes entries from the front of a stream.",
-        syntax: "key MAXLEN | MINID [= | ~] threshold [LIMIT count]",
+        syntax: "key <MAXLEN | MINID> [= | ~] threshold [LIMIT count]",
         keys: &[key(1, DELETE)],
         ..row("xtrim", change::xtrim, -4, flag::WRITE)
     },
