@@ -41,7 +41,7 @@ const fn second(uses: KeyUse) -> KeySpec {
 pub const COMMANDS: &[Command] = &[
     Command {
         summary: "Adds an entry to a stream, and may trim it.",
-        syntax: "key [NOMKSTREAM] [<MAXLEN | MINID> [= | ~] threshold [LIMIT count]] <* | id> field value [field value ...]",
+        syntax: "key [NOMKSTREAM] [MAXLEN | MINID [= | ~] threshold [LIMIT count]] <* | id> field value [field value ...]",
         keys: &[key(1, UPDATE)],
         ..row("xadd", change::xadd, -5, GROWS | flag::FAST)
     },
