@@ -235,6 +235,8 @@ def test_a_proxy_speaks_tls_too(node: Server, authority: Authority, tmp_path: Pa
     crt, key = authority.sign("proxy")
     files = {"tls-cert-file": crt, "tls-key-file": key, "tls-auth-clients": "no"}
     nodes = f'nodes = ["one=127.0.0.1:{node.port}"]'
+    # A debug build on a busy machine may take long over many megabytes.
+    files["node-timeout"] = "60000"
     proxy = Server("proxy", tmp_path, [nodes], **files)
     try:
         works(proxy.client(authority))
