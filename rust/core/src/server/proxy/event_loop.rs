@@ -8,7 +8,7 @@ use super::upstream::{For, Key, LISTENER, Owed, READER, TRACKER, Upstream, turns
 use crate::command::Engine;
 use crate::command::client::Token;
 use crate::command::settings::Name;
-use crate::net::{Interest, Listener, Moved, Peer, Poll, Waker, connect};
+use crate::net::{Interest, Listener, Moved, Peer, Poll, Ready, Waker, connect};
 use crate::resp::Reply;
 use crate::route::{Address, Map};
 use crate::server::listening;
@@ -23,7 +23,7 @@ use std::time::Duration;
 pub(super) type Errand = EventLoop;
 
 pub(super) const FIRST_CLIENT: u64 = 1 << 32;
-pub(super) const FIRST_UPSTREAM: u64 = 1 << 40;
+const FIRST_UPSTREAM: u64 = 1 << 40;
 const WAKER: u64 = FIRST_CLIENT - 1;
 const SHARED: usize = 128 * 1024;
 /// Unsent replies beyond which a client's requests are not read.
@@ -164,16 +164,8 @@ impl EventLoop {
             self.engine.store.set_now(crate::clock::wall_ms());
             for index in 0..count {
                 let Some(ready) = self.poll.ready(index) else { break };
-                if ready.key >= FIRST_UPSTREAM {
-                    self.upstream_ready((ready.key - FIRST_UPSTREAM) as u32, ready.read, ready.write);
-                } else if ready.key >= FIRST_CLIENT {
-                    let token = (ready.key - FIRST_CLIENT) as Token;
-                    if ready.write {
-                        self.owed.push(token);
-                    }
-                    if ready.read {
-                        self.client_readable(token);
-                    }
+                if ready.key >= FIRST_CLIENT {
+                    self.peer_ready(&ready);
                 } else if ready.key == WAKER {
                     self.waker.clear();
                     while let Ok(errand) = self.inbox.try_recv() {
@@ -349,7 +341,21 @@ impl EventLoop {
         }
     }
 
-    pub(super) fn upstream_ready(&mut self, index: u32, read: bool, write: bool) {
+    /// A client's or a node's socket can be read or written.
+    pub(super) fn peer_ready(&mut self, ready: &Ready) {
+        if ready.key >= FIRST_UPSTREAM {
+            return self.upstream_ready((ready.key - FIRST_UPSTREAM) as u32, ready.read, ready.write);
+        }
+        let token = (ready.key - FIRST_CLIENT) as Token;
+        if ready.write {
+            self.owed.push(token);
+        }
+        if ready.read {
+            self.client_readable(token);
+        }
+    }
+
+    fn upstream_ready(&mut self, index: u32, read: bool, write: bool) {
         let now = self.engine.store.now();
         let Some(Some(upstream)) = self.upstreams.get_mut(index as usize) else {
             return;

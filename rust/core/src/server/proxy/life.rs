@@ -1,6 +1,6 @@
 //! The changes in a proxy's life: another map, notices to clients, the end; and the figures it tells.
 
-use super::event_loop::{Breaker, EventLoop, FIRST_CLIENT, FIRST_UPSTREAM};
+use super::event_loop::{Breaker, EventLoop, FIRST_CLIENT};
 use crate::command::client::{Client, Token};
 use crate::command::settings::Name;
 use crate::resp::Reply;
@@ -100,16 +100,8 @@ impl EventLoop {
             self.engine.store.set_now(crate::clock::wall_ms());
             for index in 0..count {
                 let Some(ready) = self.poll.ready(index) else { break };
-                if ready.key >= FIRST_UPSTREAM {
-                    self.upstream_ready((ready.key - FIRST_UPSTREAM) as u32, ready.read, ready.write);
-                } else if ready.key >= FIRST_CLIENT {
-                    let token = (ready.key - FIRST_CLIENT) as Token;
-                    if ready.write {
-                        self.owed.push(token);
-                    }
-                    if ready.read {
-                        self.client_readable(token);
-                    }
+                if ready.key >= FIRST_CLIENT {
+                    self.peer_ready(&ready);
                 }
             }
             self.settle();
