@@ -125,7 +125,7 @@ fn resolve(row: &'static Command, place: u32, args: &Args<'_>) -> Result<(&'stat
     if !row.subcommands.is_empty() && args.len() > 1 {
         let Some(sub) = row.subcommand(args.at(1)) else {
             let mut text = b"ERR unknown subcommand '".to_vec();
-            text.extend_from_slice(&args.at(1)[..args.at(1).len().min(128)]);
+            text.extend_from_slice(quoted(args.at(1), 128));
             text.extend_from_slice(format!("'. Try {} HELP.", row.name.to_uppercase()).as_bytes());
             return Err(Fault::bytes(text));
         };
@@ -253,19 +253,23 @@ pub fn fail(engine: &mut Engine, out: &mut Reply, fault: &Fault) {
     out.error(&fault.0);
 }
 
+/// So much of an argument as an error text quotes: C strings end at a zero byte, and so does what Redis quotes.
+pub fn quoted(bytes: &[u8], most: usize) -> &[u8] {
+    let bytes = &bytes[..bytes.len().min(most)];
+    memchr::memchr(0, bytes).map_or(bytes, |end| &bytes[..end])
+}
+
 #[cold]
 fn unknown(args: &Args<'_>) -> Fault {
     let mut text = b"ERR unknown command '".to_vec();
-    // C strings end at a zero byte, and so does what Redis quotes.
-    let quoted = |bytes: &'_ [u8], most: usize| bytes.iter().take(most).take_while(|&&byte| byte != 0).count();
-    text.extend_from_slice(&args.at(0)[..quoted(args.at(0), 128)]);
+    text.extend_from_slice(quoted(args.at(0), 128));
     text.extend_from_slice(b"', with args beginning with: ");
     let mut shown = 0;
     for arg in args.from(1) {
         if shown >= 128 {
             break;
         }
-        let part = &arg[..quoted(arg, 128 - shown)];
+        let part = quoted(arg, 128 - shown);
         text.push(b'\'');
         text.extend_from_slice(part);
         text.extend_from_slice(b"' ");

@@ -18,7 +18,7 @@ pub fn needs_subcommand(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
 /// What Redis says when a sub-command gets arguments it does not take.
 pub fn unknown_subcommand_or_arity(parent: &str, sub: &[u8]) -> Fault {
     let mut text = b"ERR unknown subcommand or wrong number of arguments for '".to_vec();
-    text.extend_from_slice(&sub[..sub.len().min(128)]);
+    text.extend_from_slice(super::dispatch::quoted(sub, 128));
     text.extend_from_slice(format!("'. Try {parent} HELP.").as_bytes());
     Fault::bytes(text)
 }
