@@ -52,14 +52,15 @@ class Terminal:
             os.execvp("redis-cli", ["redis-cli", "-p", str(node.port), *words])
 
     def until(self, wanted: str) -> str:
-        """Read until `wanted` has been shown."""
+        """Read until `wanted` has been shown; what came behind it is there for the next time."""
         deadline = time.monotonic() + 30
         while wanted not in self.text:
             left = deadline - time.monotonic()
             assert left > 0, f"{wanted!r} never came: {self.text[-500:]!r}"
             if select.select([self.screen], [], [], left)[0]:
                 self.text += os.read(self.screen, 65536).decode(errors="replace")
-        seen, self.text = self.text, ""
+        end = self.text.index(wanted) + len(wanted)
+        seen, self.text = self.text[:end], self.text[end:]
         return seen
 
     def until_prompt(self) -> None:
@@ -135,8 +136,8 @@ def test_stat_shows_a_line_a_second(node: Server) -> None:
     node.connect().pipeline([("SET", f"k{number}", "v") for number in range(7)])
     terminal = Terminal(node, "--stat")
     terminal.until("keys")
-    terminal.until("7    ")
-    terminal.until("7    ")
+    terminal.until("\n7    ")
+    terminal.until("\n7    ")
     terminal.leave()
 
 
