@@ -120,9 +120,9 @@ def main() -> None:
 
 def ask(address: str, port: int, keys: int, password: str | None) -> None:
     """One connection: AUTH when wanted, then SET, GET and DEL of each key with a value nobody else has."""
-    with socket.create_connection((address, port), 3) as connection:
+    # The connection is closed only when the file that reads from it is, too.
+    with socket.create_connection((address, port), 3) as connection, connection.makefile("rb") as replies:
         connection.settimeout(5)
-        replies = connection.makefile("rb")
         if password:
             expect(connection, replies, "+OK", "AUTH", password)
         for number in range(keys):
