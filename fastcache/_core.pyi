@@ -13,6 +13,9 @@ def node_settings() -> list[tuple[str, str, str, bool, str]]:
 def command_table() -> list[tuple[str, str, str, str, str]]:
     """Name (sub-commands as parent|sub), arguments, group, since, and summary of every command."""
 
+def rest() -> int:
+    """The start is over: give the program text that only it needed back to the kernel; how many kilobytes."""
+
 def start_small() -> bool:
     """Have this process, and those it starts or becomes, do without huge pages until they hold much."""
 

@@ -189,6 +189,7 @@ def main(name: str, settings_descriptor: str) -> int:
     tell("READY=1\nSTATUS=serving")
     took = int((time.monotonic() - started) * 1000)
     log.write("info", "serving", port=port, pid=posix.getpid(), version=_core.version(), start_ms=took)
+    _core.rest()
     code = serve(node, signals, log)
     log.write("info", "stopped")
     return code

@@ -156,6 +156,12 @@ fn start_small() -> bool {
     server::start_small()
 }
 
+/// The start is over: give the program text that only it needed back to the kernel. Says how many kilobytes it was.
+#[pyfunction]
+fn rest(py: Python<'_>) -> u64 {
+    py.detach(server::rest)
+}
+
 /// Tell the service manager how we are; False when there is none.
 #[pyfunction(name = "notify")]
 fn notify_manager(state: &str) -> PyResult<bool> {
@@ -173,5 +179,5 @@ mod _core {
     #[pymodule_export]
     use super::topology::{Topology, place, slot_of};
     #[pymodule_export]
-    use super::{Node, build_profile, command_table, node_settings, notify_manager, start_small, version};
+    use super::{Node, build_profile, command_table, node_settings, notify_manager, rest, start_small, version};
 }

@@ -111,6 +111,11 @@ pub fn start_small() -> bool {
     rustix::thread::disable_transparent_huge_pages(true).is_ok()
 }
 
+/// Hand back the program text that only the start needed; the start is over.
+pub fn rest() -> u64 {
+    crate::sys::give_back_text()
+}
+
 /// Check settings given as text. `config-file` is not a setting but where they came from.
 pub fn settings_from(pairs: &[(String, String)]) -> Result<Settings, String> {
     let mut settings = Settings::default();
