@@ -21,8 +21,15 @@ from fastcache.importer import Progress
 @click.option(
     "--password-file", "password", type=password_file, callback=password_from, help="Of the target."
 )
+@click.option(
+    "--topology",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Take of each file only what its node was the main of by this topology: nodes hold copies, too.",
+)
 @click.option("--replace", is_flag=True, help="Overwrite keys that are there.")
-def command(*, files: tuple[Path, ...], url: str, password: str | None, replace: bool) -> None:
+def command(
+    *, files: tuple[Path, ...], url: str, password: str | None, topology: Path | None, replace: bool
+) -> None:
     """Bring the entries of snapshot FILES into a running node or cluster.
 
     Through a proxy every key goes to the node that owns it now, so the cluster may have another shape than
@@ -30,6 +37,7 @@ def command(*, files: tuple[Path, ...], url: str, password: str | None, replace:
     the first key is sent. Values and times of expiry come back; times of creation start anew. A restore that
     was interrupted can be run again.
     """
+    from fastcache.importer.digest import Only, node_of
     from fastcache.importer.target import Target, in_batches
 
     if urlsplit(url).password:
@@ -43,6 +51,7 @@ def command(*, files: tuple[Path, ...], url: str, password: str | None, replace:
             raise FastCacheError(
                 f"{file} is damaged: {error}", "nothing was changed; take the snapshot before it"
             ) from None
+    only = Only(_core.Topology.load(topology) if topology else None)
     target = Target(url, password, progress)
     try:
         target.check()
@@ -57,9 +66,13 @@ def command(*, files: tuple[Path, ...], url: str, password: str | None, replace:
                     shown(progress)
 
                 def take(
-                    limit: int, opened: _core.SnapshotFile = opened
+                    limit: int, opened: _core.SnapshotFile = opened, node: str = node_of(opened)
                 ) -> list[tuple[int | None, bytes, bytes]]:
-                    return opened.take(limit, replace)
+                    while requests := opened.take(limit, replace):
+                        kept = [one for one in requests if only.counts(one[1], node, None)]
+                        if kept:
+                            return kept
+                    return []
 
                 in_batches(target, take, moved)
                 before += opened.taken

@@ -175,6 +175,40 @@ def verify(files: tuple[Path, ...]) -> None:
 
 
 @command.command()
+@click.argument(
+    "files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+@click.option(
+    "--topology",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Count an entry only in the file of the node that is its main by this topology.",
+)
+@click.option(
+    "--living-at",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="MS",
+    help="Leave out what has expired then.",
+)
+def digest(files: tuple[Path, ...], topology: Path | None, living_at: int) -> None:
+    """Tell how many entries FILES hold together and their digest, as JSON.
+
+    Equal contents have equal digests, in whatever order and however many files. Clusters with copies need
+    --topology: their nodes' files hold entries of other mains, too.
+    """
+    from fastcache.importer.digest import Only, Sum, sum_of
+
+    only = Only(_core.Topology.load(topology) if topology else None, living_at)
+    total = Sum()
+    told = []
+    for file in files:
+        one = sum_of(file, only)
+        total += one
+        told.append({"file": str(file), **one.told})
+    click.echo(json.dumps({**total.told, "files": told}, indent=1))
+
+
+@command.command()
 @file_argument
 @click.option("--to", "target", type=click.Path(dir_okay=False, path_type=Path), help="A file; else output.")
 def export(file: Path, target: Path | None) -> None:

@@ -119,6 +119,9 @@ def application(service: Service) -> Starlette:
     ]
     routes = [Route(path, handler, methods=["GET"]) for path, handler in reading]
     routes += [Route(path, face.guarded(handler), methods=[method]) for path, method, handler in changing]
+    from fastcache.health import operators  # noqa: PLC0415  (it stands on what is below)
+
+    routes += operators.routes(service, face.guarded)
     return Starlette(routes=routes, exception_handlers={HTTPException: refused})
 
 

@@ -38,6 +38,15 @@ class Store(Protocol):
     def save(self, stored: Stored, after: int) -> None:
         """Save durably, only if we lead and the saved epoch is still `after`; else raise DeposedError."""
 
+    def ledger(self) -> bytes:
+        """What is kept of operators (fastcache/ledger.py); empty in a new cluster."""
+
+    def keep_ledger(self, ledger: bytes, entry: tuple[int, bytes] | None) -> None:
+        """Save it durably, with one more entry of the audit, only if we lead; else raise DeposedError."""
+
+    def entries(self, after: int, limit: int) -> list[bytes]:
+        """Entries of the audit behind number `after`, the oldest first."""
+
     def resign(self) -> None:
         """Give up the lead, so that another need not wait for it to run out."""
 

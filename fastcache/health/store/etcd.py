@@ -37,6 +37,7 @@ class EtcdStore:
         )
         root = f"/fastcache/{cluster}/"
         self.leader_key, self.state_key, self.epoch_key = root + "leader", root + "state", root + "epoch"
+        self.ledger_key, self.audit_root = root + "ledger", root + "audit/"
         self.lease: Any = None
         self.token = 0
 
@@ -110,6 +111,39 @@ class EtcdStore:
             with contextlib.suppress(*FAULTS):  # a lease that ran out cannot be revoked, nor need it be
                 self.resign()
             raise DeposedError("another health service leads or has written since")
+
+    def ledger(self) -> bytes:
+        """As whoever led last left it."""
+        found = self.client.get(self.ledger_key)
+        return bytes(found[0]) if found else b""
+
+    def keep_ledger(self, ledger: bytes, entry: tuple[int, bytes] | None) -> None:
+        """Only while our key stands, and no entry is ever written over."""
+        if not self.token:
+            raise DeposedError("this service does not lead")
+        compare, success = [created(self.leader_key, self.token)], [put(self.ledger_key, ledger)]
+        if entry:
+            key = self.audit_key(entry[0])
+            compare.append(created(key, 0))
+            success.append(put(key, entry[1]))
+        done = self.client.transaction({"compare": compare, "success": success, "failure": []})
+        if not done.get("succeeded"):
+            raise DeposedError("another health service leads or has written since")
+
+    def audit_key(self, number: int) -> str:
+        """Numbers of one length stand in the order of their keys."""
+        return f"{self.audit_root}{number:012d}"
+
+    def entries(self, after: int, limit: int) -> list[bytes]:
+        """A range of keys."""
+        found = self.client.get(
+            self.audit_key(after + 1),
+            range_end=self.audit_root[:-1] + "0",  # the character behind the slash
+            limit=limit,
+            sort_order="ascend",
+            sort_target="key",
+        )
+        return [bytes(value) for value in found]
 
     def resign(self) -> None:
         """Revoke the lease: the key goes with it."""

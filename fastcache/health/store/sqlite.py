@@ -12,6 +12,8 @@ KEPT_EPOCHS = 50
 SCHEMA = """
 create table if not exists topology (epoch integer primary key, document blob not null, at text not null);
 create table if not exists members (one integer primary key check (one = 1), list blob not null);
+create table if not exists ledger (one integer primary key check (one = 1), document blob not null);
+create table if not exists audit (number integer primary key, entry blob not null);
 """
 
 
@@ -84,6 +86,30 @@ class SqliteStore:
         except BaseException:
             self.base.execute("rollback")
             raise
+
+    def ledger(self) -> bytes:
+        """The one row."""
+        row = self.base.execute("select document from ledger").fetchone()
+        return bytes(row[0]) if row else b""
+
+    def keep_ledger(self, ledger: bytes, entry: tuple[int, bytes] | None) -> None:
+        """In one transaction. A number that is there already is an error: no entry is ever written over."""
+        self.base.execute("begin immediate")
+        try:
+            self.base.execute("insert or replace into ledger values (1, ?)", (ledger,))
+            if entry:
+                self.base.execute("insert into audit values (?, ?)", entry)
+            self.base.execute("commit")
+        except BaseException:
+            self.base.execute("rollback")
+            raise
+
+    def entries(self, after: int, limit: int) -> list[bytes]:
+        """By number."""
+        rows = self.base.execute(
+            "select entry from audit where number > ? order by number limit ?", (after, limit)
+        )
+        return [bytes(entry) for (entry,) in rows]
 
     def resign(self) -> None:
         """There is nobody to resign to."""
