@@ -1,7 +1,8 @@
 """DUMP's payloads travel both ways: what Redis dumps our node restores, and what it dumps Redis restores.
 
 Contents come from the random commands of every data family, so all encodings of Redis 7.0 occur; a second
-round lowers its thresholds, so that large encodings occur as well.
+round lowers its thresholds, so that large encodings occur as well. And a node that has nothing of its own
+begins with the file that a Redis left.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.conformance.random_commands import DATA, SeededChooser, Source
+from tests.conformance.servers import start_ours, start_redis
 from tests.conformance.state import KeyState, differences, keyspace
 from tests.conformance.wire import decode
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.conformance.servers import Server
     from tests.conformance.wire import Connection
 
@@ -98,3 +102,44 @@ def test_values_travel_by_dump_and_restore(redis: Server, ours: Server, large: b
             connection.close()
         for server in servers:
             server.clean()
+
+
+LIBRARY = "#!lua name=lib\nredis.register_function('add', function(keys, args) return args[1] + args[2] end)"
+
+
+def test_a_node_begins_with_the_file_that_a_redis_left(tmp_path: Path) -> None:
+    redis = start_redis(tmp_path)
+    filled(redis, 3)
+    one = redis.connect()
+    one.pipeline(("PERSIST", key) for key in one.value("KEYS", "*"))  # However slow this machine is.
+    one.ask("FUNCTION", "LOAD", LIBRARY)
+    one.ask("SELECT", "9")
+    one.ask("XADD", "stream", "5-1", "f", "v")
+    one.ask("XGROUP", "CREATE", "stream", "group", "0")
+    one.ask("XREADGROUP", "GROUP", "group", "consumer", "STREAMS", "stream", ">")
+    kinds = set()
+    before = {}
+    for database in ("0", "9"):
+        one.ask("SELECT", database)
+        before[database] = contents(one)
+        kinds |= {state.kind for state in before[database].values()}
+    assert kinds == {b"string", b"list", b"hash", b"set", b"zset", b"stream"}
+    one.ask("SET", "expiring", "x", "PXAT", "2000000000123")
+    assert one.ask("SAVE") == b"+OK\r\n"
+    redis.stop()
+    assert (tmp_path / "dump.rdb").exists()
+    for spoilt in (False, True):
+        ours = start_ours(tmp_path)
+        other = ours.connect()
+        for database, keys in before.items():
+            other.ask("SELECT", database)
+            found = contents(other)
+            found.pop(b"expiring", None)
+            assert not differences(keys, found)
+        assert other.ask("PEXPIRETIME", "expiring") == b":2000000000123\r\n"
+        assert other.ask("FCALL", "add", "0", "2", "3") == b":5\r\n"
+        # What this node keeps itself takes the file's place.
+        other.ask("FASTCACHE", "SNAPSHOT")
+        (tmp_path / "dump.rdb").write_bytes(b"no file of Redis")
+        ours.stop()
+        assert spoilt or list(tmp_path.glob("*.fcsnap"))

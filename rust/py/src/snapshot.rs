@@ -33,7 +33,7 @@ impl SnapshotFile {
         entries::told(self.inner.about())
     }
 
-    /// Requests for the next keys, at most `limit`; none at the end.
+    /// Requests for the next keys, at most `limit`, and with the last for the libraries of functions; none at the end.
     fn take<'py>(&mut self, py: Python<'py>, limit: usize, replace: bool) -> PyResult<Vec<Request<'py>>> {
         let mut requests = Vec::new();
         while requests.len() < limit && !self.ended {
@@ -43,7 +43,13 @@ impl SnapshotFile {
             });
             match request.map_err(wrong)? {
                 Some(request) => requests.push(request),
-                None => self.ended = true,
+                None => {
+                    self.ended = true;
+                    for code in self.inner.libraries() {
+                        let words = [b"FUNCTION".to_vec(), b"LOAD".to_vec(), b"REPLACE".to_vec(), code.to_vec()];
+                        requests.push((None, PyBytes::new(py, b""), packed(py, &words)));
+                    }
+                }
             }
         }
         Ok(requests)

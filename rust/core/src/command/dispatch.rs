@@ -120,7 +120,7 @@ fn copy_first(engine: &mut Engine, row: &Command, args: &Args<'_>) {
 
 /// The row that a request means, a sub-command's where there are some; or what is wrong with its form.
 #[inline]
-fn resolve(row: &'static Command, place: u32, args: &Args<'_>) -> Result<(&'static Command, u32), Fault> {
+pub fn resolve(row: &'static Command, place: u32, args: &Args<'_>) -> Result<(&'static Command, u32), Fault> {
     let (mut row, mut place) = (row, place);
     if !row.subcommands.is_empty() && args.len() > 1 {
         let Some(sub) = row.subcommand(args.at(1)) else {

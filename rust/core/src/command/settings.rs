@@ -153,7 +153,8 @@ settings! {
     log_flush_seconds "log-flush-seconds" Kind::Integer(1, 3600), "5", run, "Seconds after which a batch goes to the log, however small; under appendfsync everysec sooner.";
     log_delay_limit "log-delay-limit" Kind::Integer(0, 3_600_000), "2000", run, "Milliseconds a write may wait for a disk that is behind before further writes are refused; 0 for no limit.";
     appendfilename "appendfilename" Kind::Text, "appendonly.aof", start, "Accepted for compatibility.";
-    dbfilename "dbfilename" Kind::Text, "dump.rdb", run, "Accepted for compatibility.";
+    dbfilename "dbfilename" Kind::Text, "dump.rdb", run,
+        "A file of Redis or Valkey in dir, with which a node begins that has nothing of its own there.";
     rdbcompression "rdbcompression" Kind::Boolean, "yes", run, "Accepted for compatibility.";
     stop_writes_on_bgsave_error "stop-writes-on-bgsave-error" Kind::Boolean, "yes", run, "Accepted for compatibility.";
     busy_reply_threshold "busy-reply-threshold" Kind::Integer(0, ANY), "5000", run, "Milliseconds after which others are told that a script keeps the node busy, and it may be killed.";

@@ -2,6 +2,7 @@
 //! snapshot show|verify|export`, `fastcache restore`.
 
 use super::snapshot::{About, Reader as File, Sum, Wrong};
+use crate::command::scripting::registry;
 use crate::stream::codec::{self, Head, Reader, kind};
 use crate::stream::rdb;
 use serde_json::{Value, json};
@@ -34,6 +35,11 @@ impl Entries {
     /// How much it holds; known at the end.
     pub fn sum(&self) -> Option<&Sum> {
         self.file.sum()
+    }
+
+    /// The code of each library of functions in it; known at the end.
+    pub fn libraries(&self) -> Vec<&[u8]> {
+        registry::codes(&self.file.records)
     }
 
     /// Bytes of entries that were passed.

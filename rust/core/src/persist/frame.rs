@@ -32,11 +32,13 @@ pub enum Kind {
     LogHead = 4,
     /// Records of a log.
     Batch = 5,
+    /// Records in a snapshot, of what belongs to no entry; a piece of their bytes.
+    Records = 6,
 }
 
 impl Kind {
     fn of(byte: u8) -> Option<Kind> {
-        [Kind::SnapshotHead, Kind::Entries, Kind::SnapshotFoot, Kind::LogHead, Kind::Batch]
+        [Kind::SnapshotHead, Kind::Entries, Kind::SnapshotFoot, Kind::LogHead, Kind::Batch, Kind::Records]
             .into_iter()
             .find(|&kind| kind as u8 == byte)
     }

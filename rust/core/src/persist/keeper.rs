@@ -121,7 +121,14 @@ impl Keeper {
         }
         let number = snapshot::list(&directory)?.first().map_or(0, |(number, _)| *number);
         let anything = number > 0 || !super::log::list(&directory)?.is_empty();
-        let loading = if anything { Some(Loading::begin(engine, &directory, waker(engine))?) } else { None };
+        // What a Redis left counts only where there is nothing of our own: the first snapshot takes its place.
+        let dump = Some(directory.join(engine.settings.text(Name::dbfilename)));
+        let dump = dump.filter(|path| !anything && path.is_file());
+        let loading = if anything || dump.is_some() {
+            Some(Loading::begin(engine, &directory, dump, waker(engine))?)
+        } else {
+            None
+        };
         engine.loading = loading.is_some();
         let mut keeper = Keeper {
             disk,
@@ -183,6 +190,7 @@ impl Keeper {
             // A history that is known from its beginning needs no new beginning.
             self.wanted |= !whole || !loaded.damage.is_empty() || loaded.records > 1_000_000;
         }
+        self.wanted |= loaded.from_dump && interval(engine) > 0;
     }
 
     fn begin_log(&mut self, engine: &mut Engine, after: Option<u64>) {

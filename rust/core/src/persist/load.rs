@@ -26,15 +26,17 @@ const FILL_PERCENT: u64 = 90;
 const OVERHEAD: u64 = 32;
 
 /// What the thread hands to the loop.
-enum Piece {
+pub(super) enum Piece {
     /// A snapshot begins; what is older than fits is left out.
-    Begin { about: About, oldest: Oldest },
+    Begin { about: About, oldest: Oldest, from_dump: bool },
     /// Entries, a piece of their bytes.
     Entries(Vec<u8>),
     /// The snapshot was read to its end, and is whole.
     Whole(Sum),
-    /// The snapshot is damaged: what was loaded of it goes.
-    Damaged { path: PathBuf, what: String },
+    /// Records of what belongs to no entry.
+    Libraries(Vec<u8>),
+    /// The snapshot is damaged: what was loaded of it goes, and something else is done.
+    Damaged { path: PathBuf, what: String, instead: &'static str },
     /// Records of the log; none when a new run begins.
     Records(Vec<u8>),
     /// All is read.
@@ -66,6 +68,8 @@ pub struct Loaded {
     pub damage: Vec<String>,
     /// The number of the snapshot it began with.
     pub snapshot: Option<u64>,
+    /// Whether it began with a file of Redis.
+    pub from_dump: bool,
 }
 
 /// A warm-up under way.
@@ -88,9 +92,14 @@ pub struct Loading {
 
 /// The oldest entries that fit, when the newest come first: those updated in this second, so many of them.
 #[derive(Clone, Copy, Default)]
-struct Oldest {
+pub(super) struct Oldest {
     second: u32,
     entries: u64,
+}
+
+impl Oldest {
+    /// Whatever its age, an entry is wanted.
+    pub(super) const ANY: Oldest = Oldest { second: 0, entries: u64::MAX };
 }
 
 /// What fits.
@@ -101,8 +110,13 @@ struct Room {
 }
 
 impl Loading {
-    /// Begin to load what is in a directory.
-    pub fn begin(engine: &Engine, directory: &Path, wake: super::log_writer::Wake) -> std::io::Result<Loading> {
+    /// Begin to load what is in a directory; `dump` is a file of Redis to begin with when that is nothing.
+    pub fn begin(
+        engine: &Engine,
+        directory: &Path,
+        dump: Option<PathBuf>,
+        wake: super::log_writer::Wake,
+    ) -> std::io::Result<Loading> {
         let (sender, pieces) = sync_channel(4);
         let or_all = |limit: usize| if limit == 0 { u64::MAX } else { limit as u64 };
         let room = Room {
@@ -111,7 +125,7 @@ impl Loading {
         };
         let directory = directory.to_owned();
         std::thread::Builder::new().name("fastcache-load".into()).spawn(move || {
-            if let Err(Wrong(what)) = read(&directory, room, &sender) {
+            if let Err(Wrong(what)) = read(&directory, room, dump.as_deref(), &sender) {
                 let _ = sender.send(Piece::Failed(what));
             }
             wake();
@@ -143,10 +157,11 @@ impl Loading {
                 Err(TryRecvError::Disconnected) => Piece::Failed("the thread that reads has ended".into()),
             };
             match piece {
-                Piece::Begin { about, oldest } => {
+                Piece::Begin { about, oldest, from_dump } => {
                     self.oldest = oldest;
                     self.loaded.from_nothing = false;
-                    self.loaded.snapshot = Some(about.number);
+                    self.loaded.from_dump = from_dump;
+                    self.loaded.snapshot = (!from_dump).then_some(about.number);
                     (self.loaded.run, self.loaded.seq) = (about.run, about.seq);
                     self.expected = about.statistics.get("bytes").copied().unwrap_or(0);
                 }
@@ -160,7 +175,11 @@ impl Loading {
                         self.report(notes, format!("a snapshot holds an entry that cannot be loaded: {failure}"));
                         self.buffer.clear();
                     }
+                    if self.loaded.from_dump {
+                        self.keep_within(engine); // Nobody could tell before how much of it would fit.
+                    }
                 }
+                Piece::Libraries(bytes) => drop(self.apply(engine, &bytes, notes)),
                 Piece::Whole(sum) => {
                     if let Err(failure) = self.take_entries(engine) {
                         self.report(notes, format!("a snapshot holds an entry that cannot be loaded: {failure}"));
@@ -174,9 +193,9 @@ impl Loading {
                     }
                     self.buffer = Vec::new();
                 }
-                Piece::Damaged { path, what } => {
+                Piece::Damaged { path, what, instead } => {
                     let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-                    self.report(notes, format!("{name}: {what}; the one before is taken"));
+                    self.report(notes, format!("{name}: {what}; {instead}"));
                     engine.store.flush_all();
                     self.buffer.clear();
                     let damage = std::mem::take(&mut self.loaded.damage);
@@ -267,14 +286,25 @@ impl Loading {
             self.applier.abandon_group();
         }
         self.loaded.from_nothing = false;
-        let mut at = 0;
+        self.loaded.records += self.apply(engine, bytes, notes);
+        self.keep_within(engine);
+    }
+
+    /// Apply records; answers how many.
+    fn apply(&mut self, engine: &mut Engine, bytes: &[u8], notes: &Notes) -> u64 {
+        let (mut at, mut count) = (0, 0);
         while let Ok(Some(record)) = Record::parse(&bytes[at..]) {
             if let Err(failure) = self.applier.apply(engine, &record, None) {
                 self.report(notes, format!("the log holds a record that cannot be applied: {failure}"));
             }
-            self.loaded.records += 1;
+            count += 1;
             at += record.bytes.len();
         }
+        count
+    }
+
+    /// Now and then evict what is too much.
+    fn keep_within(&mut self, engine: &mut Engine) {
         self.batches += 1;
         if self.batches.is_multiple_of(16) && engine.over_limit() {
             while engine.make_room() && engine.over_limit() {}
@@ -335,9 +365,15 @@ impl Loading {
 }
 
 /// Read all there is and hand it over; ends early when nobody takes it.
-fn read(directory: &Path, room: Room, sender: &SyncSender<Piece>) -> Result<(), Wrong> {
+fn read(directory: &Path, room: Room, dump: Option<&Path>, sender: &SyncSender<Piece>) -> Result<(), Wrong> {
     let gone = |_| Wrong("the loop has ended".into());
     let (mut run, mut seq) = (0, 0);
+    if let Some(path) = dump
+        && let Err(Wrong(what)) = super::dump::read(path, sender)
+    {
+        let instead = "nothing of it is loaded";
+        sender.send(Piece::Damaged { path: path.to_owned(), what, instead }).map_err(gone)?;
+    }
     for (_, path) in snapshot::list(directory)? {
         let done = read_snapshot(&path, room, sender);
         match done {
@@ -345,7 +381,10 @@ fn read(directory: &Path, room: Room, sender: &SyncSender<Piece>) -> Result<(), 
                 (run, seq) = (about.run, about.seq);
                 break;
             }
-            Err(Wrong(what)) => sender.send(Piece::Damaged { path, what }).map_err(gone)?,
+            Err(Wrong(what)) => {
+                let instead = "the one before is taken";
+                sender.send(Piece::Damaged { path, what, instead }).map_err(gone)?;
+            }
         }
     }
     let read = log::read(directory, run, seq, |_, bytes| sender.send(Piece::Records(bytes.to_vec())).map_err(gone))?;
@@ -360,11 +399,12 @@ fn read_snapshot(path: &Path, room: Room, sender: &SyncSender<Piece>) -> Result<
     about.statistics.insert("bytes".into(), sum.bytes);
     let memory = about.statistics.get("memory_bytes").copied().unwrap_or(0).max(sum.bytes);
     let all_fits = sum.entries <= room.entries && memory <= room.bytes;
-    let oldest = if all_fits { Oldest { second: 0, entries: u64::MAX } } else { oldest_that_fits(path, room, memory)? };
-    sender.send(Piece::Begin { about: about.clone(), oldest }).map_err(gone)?;
+    let oldest = if all_fits { Oldest::ANY } else { oldest_that_fits(path, room, memory)? };
+    sender.send(Piece::Begin { about: about.clone(), oldest, from_dump: false }).map_err(gone)?;
     while let Some(bytes) = file.piece()? {
         sender.send(Piece::Entries(bytes)).map_err(gone)?;
     }
+    sender.send(Piece::Libraries(std::mem::take(&mut file.records))).map_err(gone)?;
     let sum = file.sum().cloned().unwrap_or_default();
     sender.send(Piece::Whole(sum)).map_err(gone)?;
     Ok(about)

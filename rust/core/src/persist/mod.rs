@@ -3,12 +3,13 @@
 //! * [`frame`]: pieces of a file, each checked by itself. [`disk`]: what is done to files, behind a seam for tests.
 //! * [`snapshot`]: files of one point in time; [`taking`]: how one is taken while the node serves.
 //! * [`log`]: the tail of writes as files; [`log_writer`]: the thread that writes them; [`journal`]: its other end.
-//! * [`load`]: warm-up at the start. [`entries`]: a snapshot for those who are no node. [`keeper`]: when what is done, and what it is told to people.
+//! * [`load`]: warm-up at the start; [`dump`]: from a file of Redis, when there is nothing of our own. [`entries`]: a snapshot for those who are no node. [`keeper`]: when what is done, and what it is told to people.
 //!
 //! The loop never waits for the disk: threads write and read, buffers between are bounded, and when they are full the
 //! copy waits, or writes are refused. A node whose `dir` is not set keeps nothing and has none of this.
 
 pub mod disk;
+pub mod dump;
 pub mod entries;
 pub mod frame;
 pub mod journal;

@@ -1,7 +1,7 @@
 //! Snapshot files: what a node held at one point in time, checked from the first byte to the last.
 //!
-//! `snapshot-00000012.fcsnap`: a frame with the head (JSON: version, node, time, statistics, ...), frames with pieces of
-//! the entries' bytes (an entry may lie across frames), a frame with the foot (JSON: how many there are), and eight
+//! `snapshot-00000012.fcsnap`: a frame with the head (JSON: version, node, time, statistics, ...), frames with records of
+//! what belongs to no entry (libraries of functions), frames with pieces of the entries' bytes (an entry may lie across frames), a frame with the foot (JSON: how many there are), and eight
 //! bytes that tell the foot's length, so that it is found from the end. A file gets its name only when all of it is on
 //! disk: it is written as `….tmp`, forced to disk, renamed, and the directory forced to disk. So whatever has the name
 //! is whole, or was damaged later.
@@ -120,6 +120,11 @@ impl<'d> Writer<'d> {
         Ok(writer)
     }
 
+    /// Add records of what belongs to no entry; they come first.
+    pub fn add_records(&mut self, bytes: &[u8]) -> io::Result<()> {
+        bytes.chunks(MOST_PACKED).try_for_each(|piece| self.frame(Kind::Records, piece))
+    }
+
     /// Add bytes of entries.
     pub fn add(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.sum.bytes += bytes.len() as u64;
@@ -200,6 +205,8 @@ pub struct Reader {
     stored: Vec<u8>,
     /// What it is of.
     pub about: About,
+    /// Records of what belongs to no entry; all are there with the first piece of entries, or the end.
+    pub records: Vec<u8>,
 }
 
 impl Reader {
@@ -213,6 +220,7 @@ impl Reader {
             foot: None,
             stored: Vec::new(),
             about: About::default(),
+            records: Vec::new(),
         };
         let head = reader.frame()?;
         reader.tag = head.tag;
@@ -233,10 +241,17 @@ impl Reader {
         if self.foot.is_some() {
             return Ok(None);
         }
-        let frame = self.frame()?;
-        if frame.tag != self.tag || frame.number != self.sum.frames {
-            return Err(Wrong(format!("in place of piece {} stands another", self.sum.frames)));
-        }
+        let frame = loop {
+            let frame = self.frame()?;
+            if frame.tag != self.tag || frame.number != self.sum.frames {
+                return Err(Wrong(format!("in place of piece {} stands another", self.sum.frames)));
+            }
+            if frame.kind != Kind::Records || self.sum.bytes > 0 {
+                break frame;
+            }
+            self.sum.frames += 1;
+            self.records.extend_from_slice(&frame.content);
+        };
         match frame.kind {
             Kind::Entries => {
                 self.sum.frames += 1;

@@ -77,10 +77,11 @@ impl Taking {
         keep: usize,
         wake: super::log_writer::Wake,
     ) -> io::Result<Taking> {
+        let records = engine.scripting.libraries.records(about.timestamp);
         let (sender, blocks) = sync_channel(PIECES);
         let (reply, result) = channel();
         std::thread::Builder::new().name("fastcache-snap".into()).spawn(move || {
-            let done = write(&*disk, &directory, &about, keep, &blocks);
+            let done = write(&*disk, &directory, &about, &records, keep, &blocks);
             // The loop may still be sending: it learns by the closed channel or by this.
             let _ = reply.send(done);
             wake();
@@ -209,10 +210,21 @@ impl Taking {
 }
 
 /// What the thread does.
-fn write(disk: &dyn Disk, directory: &Path, about: &About, keep: usize, blocks: &Receiver<Block>) -> io::Result<Taken> {
+fn write(
+    disk: &dyn Disk,
+    directory: &Path,
+    about: &About,
+    records: &[u8],
+    keep: usize,
+    blocks: &Receiver<Block>,
+) -> io::Result<Taken> {
     let started = crate::clock::steady_ns();
     let forget = || drop(disk.remove(&directory.join(snapshot::name(about.number) + snapshot::UNFINISHED)));
     let mut writer = Writer::create(disk, directory, about).inspect_err(|_| forget())?;
+    if let Err(error) = writer.add_records(records) {
+        writer.abandon();
+        return Err(error);
+    }
     loop {
         match blocks.recv() {
             Ok(Block::Bytes(bytes)) => {

@@ -5,6 +5,7 @@ use super::keeper::Last;
 use super::{Keeper, log, snapshot};
 use crate::command::testing::Node;
 use crate::store::random::Random;
+use crate::stream::codec;
 use crate::stream::tests::contents;
 use std::collections::BTreeMap;
 use std::io;
@@ -134,6 +135,103 @@ fn a_snapshot_brings_back_everything_with_its_times() {
     let told = node.line("FASTCACHE ENTRY s1");
     assert!(told.contains("createdAt :1700000000000") && told.contains("updatedAt :1700000003000"), "{told}");
     assert_eq!(info(&mut node, "rdb_last_load_keys_loaded"), held.len().to_string());
+}
+
+#[test]
+fn libraries_of_functions_come_back_from_snapshot_and_log() {
+    let place = Place::new("functions");
+    let code = |name: &str| format!("#!lua name={name}\nredis.register_function('{name}', function() return 5 end)");
+    let mut node = start(&place, &LOGGED);
+    for name in ["kept", "deleted", "gone"] {
+        assert_eq!(node.ask(&["FUNCTION", "LOAD", &code(name)]), format!("${} {name}", name.len()));
+    }
+    node.line("SET k v");
+    save(&mut node);
+    node.line("FUNCTION DELETE deleted");
+    node.ask(&["FUNCTION", "LOAD", &code("logged")]);
+    settle(&mut node);
+    let told = node.line("FUNCTION LIST WITHCODE");
+    kill(node);
+    let snapshot_alone = place.files();
+    let mut node = start(&place, &LOGGED);
+    assert_eq!(node.line("FUNCTION LIST WITHCODE"), told);
+    assert_eq!(node.line("FCALL logged 0"), ":5");
+    // A client that loads what is there is told so, as before the restart.
+    assert_eq!(node.ask(&["FUNCTION", "LOAD", &code("kept")]), "-ERR Library 'kept' already exists");
+    kill(node);
+    place.set(&snapshot_alone.into_iter().filter(|(name, _)| name.ends_with(".fcsnap")).collect());
+    let mut node = start(&place, &[("snapshot-interval", "0")]);
+    assert_eq!(node.line("FCALL deleted 0"), ":5");
+    assert_eq!(node.line("FCALL logged 0"), "-ERR Function not found");
+    assert_eq!(node.line("GET k"), "$1 v");
+    let path = snapshot::list(&place.0).unwrap().remove(0).1;
+    let mut entries = super::entries::Entries::open(&path).unwrap();
+    while entries.next_entry(|_, _, _| ()).unwrap().is_some() {}
+    assert_eq!(entries.libraries(), [code("deleted").as_bytes(), code("gone").as_bytes(), code("kept").as_bytes()]);
+}
+
+#[test]
+fn a_file_of_redis_is_what_a_node_begins_with_that_has_nothing_of_its_own() {
+    use crate::stream::rdb::crc64;
+    let place = Place::new("dump");
+    let dump = place.0.join("other.rdb");
+    let seal = |mut bytes: Vec<u8>| {
+        bytes.push(0xff);
+        let sum = crc64::update(0, &bytes);
+        bytes.extend_from_slice(&sum.to_le_bytes());
+        bytes
+    };
+    let mut whole = b"REDIS0010\xfa\x09redis-ver\x067.0.15\xf5\x41\x40".to_vec();
+    let code = format!("#!lua name=lib\nredis.register_function('lib', function() return 5 end){}", " ".repeat(256));
+    whole.truncate(whole.len() - 2);
+    codec::put_string(&mut whole, code.as_bytes());
+    whole.extend_from_slice(
+        b"\xfe\x00\x00\x01a\xc0\x0a\xfe\x03\xfc\xff\xff\xff\xff\xff\x07\x00\x00\x04\x01h\x01\x01f\x01v",
+    );
+    whole.extend_from_slice(b"\xfc\x01\x00\x00\x00\x00\x00\x00\x00\x00\x01g\x01x");
+    let whole = seal(whole);
+    std::fs::write(&dump, &whole).unwrap();
+    let named = [("dbfilename", "other.rdb"), ("snapshot-interval", "60")];
+    let mut node = start(&place, &named);
+    assert_eq!(info(&mut node, "warm_up_damage"), "");
+    node.expect(&[
+        ("GET a", "$2 10"),
+        ("FCALL lib 0", ":5"),
+        ("SELECT 3", "+OK"),
+        ("HGET h f", "$1 v"),
+        ("GET g", "$-1"),
+    ]);
+    assert!(node.integer(&["PTTL", "h"]) > 0);
+    assert_eq!(info(&mut node, "rdb_last_load_keys_loaded"), "2");
+    assert_eq!(info(&mut node, "rdb_last_load_keys_expired"), "1");
+    // The first snapshot takes its place.
+    until(&mut node, |node| node.engine.keeper.as_ref().is_some_and(|keeper| keeper.figures.count == 1));
+    kill(node);
+    std::fs::write(&dump, b"spoilt").unwrap();
+    let mut node = start(&place, &named);
+    node.expect(&[("GET a", "$2 10"), ("FCALL lib 0", ":5")]);
+    assert_eq!(info(&mut node, "warm_up_damage"), "");
+    kill(node);
+    // One that is damaged is told, and nothing of it is loaded.
+    for spoilt in [&whole[..whole.len() - 9], &whole[..40], b"hello, I am no file of Redis"] {
+        place.set(&[("other.rdb".to_owned(), spoilt.to_vec())].into());
+        let mut node = start(&place, &named);
+        assert!(node.line("INFO persistence").contains("other.rdb: "), "{}", node.line("INFO persistence"));
+        node.expect(&[("DBSIZE", ":0"), ("FCALL lib 0", "-ERR Function not found")]);
+        kill(node);
+        assert_eq!(std::fs::read(&dump).unwrap(), spoilt);
+    }
+    // With a log, what was loaded is in the snapshot that the log begins with.
+    place.set(&[("other.rdb".to_owned(), whole)].into());
+    let all = [&LOGGED[..], &named[..1]].concat();
+    let mut node = start(&place, &all);
+    until(&mut node, |node| node.engine.keeper.as_ref().is_some_and(|keeper| keeper.figures.count == 1));
+    node.line("SET later x");
+    settle(&mut node);
+    kill(node);
+    std::fs::remove_file(&dump).unwrap();
+    let mut node = start(&place, &all);
+    node.expect(&[("GET a", "$2 10"), ("GET later", "$1 x"), ("FCALL lib 0", ":5")]);
 }
 
 #[test]

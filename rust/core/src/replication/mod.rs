@@ -352,6 +352,11 @@ pub fn admit(engine: &mut Engine, token: Token, question: &Question<'_>, now: u6
     }
     let mut first = b"+STREAM\r\n".to_vec();
     frames::Frame::Start { run: run.as_bytes(), seq: cursor.seq - 1, whole }.write(&mut first);
+    let libraries = if whole { engine.scripting.libraries.records(engine.store.now()) } else { Vec::new() };
+    if !libraries.is_empty() {
+        // They belong to no slot that could be copied.
+        frames::Frame::Tail { seq: cursor.seq - 1, clock: 0, records: &libraries }.write(&mut first);
+    }
     Ok(first)
 }
 

@@ -198,6 +198,43 @@ impl Pair {
 }
 
 #[test]
+fn libraries_of_functions_travel_with_the_copy_and_with_the_tail() {
+    let load = |pair: &mut Pair, name: &str, answer: u32| {
+        let code = format!("#!lua name={name}\nredis.register_function('{name}', function() return {answer} end)");
+        assert_eq!(pair.main.ask(&["FUNCTION", "LOAD", "REPLACE", &code]), format!("${} {name}", name.len()));
+    };
+    let mut pair = Pair::new(4);
+    load(&mut pair, "before", 1);
+    load(&mut pair, "replaced", 1);
+    load(&mut pair, "deleted", 1);
+    pair.connect();
+    pair.settle();
+    load(&mut pair, "replaced", 2);
+    load(&mut pair, "after", 3);
+    assert_eq!(pair.main.line("FUNCTION DELETE deleted"), "+OK");
+    pair.settle();
+    let replica = &mut pair.replica;
+    for (name, reply) in [("before", ":1"), ("replaced", ":2"), ("after", ":3"), ("deleted", "-ERR Function not found")]
+    {
+        assert_eq!(replica.ask(&["FCALL", name, "0"]), reply);
+    }
+    let dump = pair.main.ask_bytes_as_first(&[b"FUNCTION", b"DUMP"]);
+    let payload = dump[dump.iter().position(|&byte| byte == b'\n').unwrap() + 1..].strip_suffix(b"\r\n").unwrap();
+    assert_eq!(pair.main.line("FUNCTION FLUSH"), "+OK");
+    pair.settle();
+    assert_eq!(pair.replica.ask(&["FCALL", "before", "0"]), "-ERR Function not found");
+    assert_eq!(pair.main.ask_bytes_as_first(&[b"FUNCTION", b"RESTORE", payload, b"FLUSH"]), b"+OK\r\n");
+    pair.settle();
+    assert_eq!(pair.replica.ask(&["FCALL", "after", "0"]), ":3");
+    // Those that went while the connection was lost are known as well.
+    pair.cut();
+    assert_eq!(pair.main.line("FUNCTION DELETE before"), "+OK");
+    pair.connect();
+    pair.settle();
+    assert_eq!(pair.replica.ask(&["FCALL", "before", "0"]), "-ERR Function not found");
+}
+
+#[test]
 fn a_replica_is_what_its_main_is_however_the_wire_is_cut_and_whenever_it_breaks() {
     for seed in 0..6 {
         let mut pair = Pair::new(seed);

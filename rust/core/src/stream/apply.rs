@@ -94,6 +94,7 @@ impl Applier {
             Kind::Removal => self.removal(engine, record).map_err(Failure::from),
             Kind::Flush => flush(engine, record, scope).map_err(Failure::from),
             Kind::Swap => swap(engine, record, scope).map_err(Failure::from),
+            Kind::Library => self.library(engine, record, scope.is_none()).map_err(Failure::from),
             Kind::Begin | Kind::End => Ok(()),
         };
         engine.store.set_now(now);
@@ -142,6 +143,16 @@ impl Applier {
         if engine.tail.listening() {
             let Record { slot, database, time, payload, .. } = *record;
             engine.tail.write(Kind::Entry, slot, database, time, |out| out.extend_from_slice(payload));
+        }
+        Ok(())
+    }
+
+    fn library(&mut self, engine: &mut Engine, record: &Record<'_>, from_file: bool) -> Result<(), Garbage> {
+        let memory = engine.settings.size(crate::command::settings::Name::lua_memory_limit);
+        match engine.scripting.libraries.learn(record.payload, from_file, memory)? {
+            Ok(true) => pass_on(engine, record, None),
+            Ok(false) => {}
+            Err(_) => self.refused += 1,
         }
         Ok(())
     }

@@ -176,6 +176,12 @@ pub fn write_entry(store: &Store, handle: Handle, database: u8, out: &mut Vec<u8
 /// Write all of an entry but its value.
 #[inline]
 pub fn write_head(store: &Store, handle: Handle, database: u8, meta: Meta, out: &mut Vec<u8>) {
+    put_head(out, database, meta, store.key_of(handle));
+}
+
+/// Write all of an entry but its value, of an entry that is nowhere yet.
+#[inline]
+pub fn put_head(out: &mut Vec<u8>, database: u8, meta: Meta, key: &[u8]) {
     let apart = meta.created != meta.updated;
     let flags = database & 15
         | if meta.expiry.is_some() { EXPIRES } else { 0 }
@@ -189,7 +195,7 @@ pub fn write_head(store: &Store, handle: Handle, database: u8, meta: Meta, out: 
     if let Some(expiry) = meta.expiry {
         out.extend_from_slice(&expiry.to_le_bytes());
     }
-    put_string(out, store.key_of(handle));
+    put_string(out, key);
 }
 
 /// Reads what was written, piece by piece.

@@ -41,6 +41,8 @@ pub enum Kind {
     Flush = 6,
     /// The database and the one whose number is the payload have changed places.
     Swap = 7,
+    /// Something happened to a library of functions, see [`crate::command::scripting::registry`].
+    Library = 8,
 }
 
 impl Kind {
@@ -53,6 +55,7 @@ impl Kind {
             5 => Kind::End,
             6 => Kind::Flush,
             7 => Kind::Swap,
+            8 => Kind::Library,
             _ => return None,
         })
     }

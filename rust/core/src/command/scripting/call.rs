@@ -1,14 +1,12 @@
 //! `redis.call` and `redis.pcall`: from a script's values to a command and its reply.
 
 use super::flags::Flags;
-use super::value::Words;
 use crate::command::client::Client;
 use crate::command::table::{self, flag};
 use crate::command::{Engine, acl, cluster, dispatch};
 use crate::resp::number::write_g;
 use crate::resp::{Args, OwnedArgs, Reply};
-use crate::sys::lua::Lent;
-use mlua::{Lua, MultiValue, Table, Value};
+use crate::sys::lua::{Given, Host, Lent, Word};
 use std::cell::{Cell, RefCell};
 
 /// What a script's functions reach beyond their interpreter: the node and the client, while a script runs.
@@ -21,8 +19,9 @@ pub struct Link {
     /// How the script runs.
     pub run: Run,
     /// Functions registered by the library that is being loaded.
-    pub loading: RefCell<Option<Vec<super::functions::Function>>>,
-    buffers: RefCell<(OwnedArgs, Reply)>,
+    pub loading: RefCell<Option<Vec<super::registry::Function>>>,
+    args: RefCell<OwnedArgs>,
+    reply: RefCell<Reply>,
 }
 
 /// How a script runs.
@@ -40,11 +39,16 @@ pub struct Run {
     pub wrote: Cell<bool>,
     /// It was told to end.
     pub killed: Cell<bool>,
-    /// When it began, in nanoseconds of the steady clock.
+    /// When it began, in ticks of the processor.
     pub began: Cell<u64>,
 }
 
 impl Run {
+    /// Milliseconds since it began.
+    pub fn passed_ms(&self) -> u64 {
+        crate::clock::ticks_to_us(crate::sys::ticks().wrapping_sub(self.began.get())) / 1000
+    }
+
     /// A script begins.
     pub fn begin(&self, flags: Flags, read_only: bool, short_of_memory: bool) {
         self.resp3.set(false);
@@ -53,58 +57,60 @@ impl Run {
         self.short_of_memory.set(short_of_memory);
         self.wrote.set(false);
         self.killed.set(false);
-        self.began.set(crate::clock::steady_ns());
+        self.began.set(crate::sys::ticks());
     }
 }
 
-/// What a command of a script came to: its reply, or an error as a table.
-pub enum Answer {
-    /// The reply.
-    Reply(Value),
-    /// The error.
-    Error(Table),
-}
-
-/// Run the command that these values are.
-pub fn call(link: &Link, words: &Words, lua: &Lua, values: &MultiValue) -> mlua::Result<Answer> {
-    let wrong = |text: &str| Ok(Answer::Error(words.error(lua, text.as_bytes(), false)?));
-    let Ok(mut buffers) = link.buffers.try_borrow_mut() else {
-        return wrong("ERR a command of a script cannot run another");
-    };
-    let (args, out) = &mut *buffers;
-    if values.is_empty() {
-        return wrong("ERR Please specify at least one argument for this redis lib call");
-    }
-    args.clear();
-    for value in values {
-        match value {
-            Value::String(text) => args.push(&text.as_bytes()),
-            Value::Integer(number) => args.push(itoa::Buffer::new().format(*number).as_bytes()),
-            Value::Number(number) => {
-                let mut text = Vec::with_capacity(24);
-                write_g(&mut text, *number, 17);
-                args.push(&text);
-            }
-            _ => return wrong("ERR Lua redis lib command arguments must be strings or integers"),
+impl Host for Link {
+    fn command(&self, given: Given<'_>) -> Result<(), &'static str> {
+        let (Ok(mut args), Ok(mut out)) = (self.args.try_borrow_mut(), self.reply.try_borrow_mut()) else {
+            return Err("ERR a command of a script cannot run another");
+        };
+        let words = given.words();
+        if words.len() == 0 {
+            return Err("ERR Please specify at least one argument for this redis lib call");
         }
-    }
-    out.clear();
-    out.speak(link.run.resp3.get());
-    let ran = link.engine.borrow(|engine| {
-        link.client.borrow(|client| {
-            if let Err(text) = run(engine, client, &link.run, &args.as_args(), out) {
-                dispatch::fail(engine, out, &crate::command::Fault::new(text));
+        args.clear();
+        for word in words {
+            match word {
+                Word::Text(text) => args.push(text),
+                Word::Number(number) => push_number(&mut args, number),
+                Word::Other => return Err("ERR Lua redis lib command arguments must be strings or integers"),
             }
-        })
-    });
-    if ran.flatten().is_none() {
-        return wrong("ERR redis.call/pcall can only be called inside a script invocation");
+        }
+        self.run_words(&args.as_args(), &mut out)
     }
-    if out.bytes().first() == Some(&b'-') {
-        let line = out.bytes()[1..].split(|&byte| byte == b'\r').next().unwrap_or_default();
-        return Ok(Answer::Error(words.error(lua, line, true)?));
+
+    fn reply(&self) -> &RefCell<Reply> {
+        &self.reply
     }
-    Ok(Answer::Reply(words.read(lua, out.bytes())?.0))
+}
+
+impl Link {
+    /// Run the command that these words are, as one of the script that runs.
+    fn run_words(&self, args: &Args<'_>, out: &mut Reply) -> Result<(), &'static str> {
+        out.clear();
+        out.speak(self.run.resp3.get());
+        let ran = self.engine.borrow(|engine| {
+            self.client.borrow(|client| {
+                if let Err(text) = run(engine, client, &self.run, args, out) {
+                    dispatch::fail(engine, out, &crate::command::Fault::new(text));
+                }
+            })
+        });
+        ran.flatten().ok_or("ERR redis.call/pcall can only be called inside a script invocation")
+    }
+}
+
+/// A number as Lua 5.1 and Redis write it.
+fn push_number(args: &mut OwnedArgs, number: f64) {
+    let whole = number as i64;
+    if whole as f64 == number && whole.unsigned_abs() < 1 << 53 && (whole != 0 || number.is_sign_positive()) {
+        return args.push(itoa::Buffer::new().format(whole).as_bytes());
+    }
+    let mut text = Vec::with_capacity(24);
+    write_g(&mut text, number, 17);
+    args.push(&text);
 }
 
 /// Judge a command of a script and run it.
@@ -115,15 +121,13 @@ fn run(
     args: &Args<'_>,
     out: &mut Reply,
 ) -> Result<(), &'static str> {
-    let (row, place) = match table::find(args.at(0)) {
-        Some((row, _)) if args.len() > 1 && !row.subcommands.is_empty() && row.subcommand(args.at(1)).is_none() => {
-            return Err("ERR Unknown Redis command called from script");
-        }
-        Some(_) => {
-            dispatch::resolve_quietly(args).ok_or("ERR Wrong number of args calling Redis command from script")?
-        }
-        None => return Err("ERR Unknown Redis command called from script"),
-    };
+    const UNKNOWN: &str = "ERR Unknown Redis command called from script";
+    let (row, place) = table::find(args.at(0)).ok_or(UNKNOWN)?;
+    if args.len() > 1 && !row.subcommands.is_empty() && row.subcommand(args.at(1)).is_none() {
+        return Err(UNKNOWN);
+    }
+    let (row, place) = dispatch::resolve(row, place, args)
+        .map_err(|_| "ERR Wrong number of args calling Redis command from script")?;
     if row.is(flag::NOSCRIPT) {
         return Err("ERR This Redis command is not allowed from script");
     }

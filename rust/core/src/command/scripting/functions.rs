@@ -1,22 +1,20 @@
 //! Functions: libraries of scripts that a node keeps, FUNCTION, FCALL.
 //!
-//! A library is code that, run once when it is loaded, registers functions; FCALL runs one of them. They live in an
-//! interpreter of their own, in which a library's code sees nothing but `redis.register_function` while it is loaded.
+//! A library is code that, run once when it is loaded, registers functions; FCALL runs one of them. `registry` keeps
+//! the libraries and says how they travel to replicas and files.
 
 use super::flags::{self, Flags, quoting};
-use super::interpreter::Interpreter;
+use super::registry::{Libraries, News, name_of};
 use super::running::Running;
 use super::{KEYS, KEYS_RO, answer, busy_kill, judge, within};
 use crate::command::fault::{Done, Fault};
 use crate::command::keys::glob;
 use crate::command::table::{Command, Handler, flag};
 use crate::command::{Ctx, server};
-use crate::resp::request::split_words;
 use crate::resp::{Args, Reply};
 use crate::stream::codec::{Reader, put_string};
 use crate::stream::rdb;
-use send_wrapper::SendWrapper;
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Cow;
 
 const FCALL: u32 = flag::NOSCRIPT
     | flag::STALE
@@ -29,8 +27,6 @@ const CHANGES: u32 = flag::WRITE | flag::NOSCRIPT | flag::SCRIPTING;
 const TELLS: u32 = flag::NOSCRIPT | flag::SCRIPTING;
 /// In a DUMP payload: a library follows.
 const LIBRARY: u8 = 245;
-/// Most bytes of libraries' code.
-const MOST_BYTES: usize = 64 << 20;
 
 const fn row(name: &'static str, run: Handler, arity: i32, flags: u32, summary: &'static str) -> Command {
     Command { group: "scripting", since: "7.0.0", summary, ..Command::new(name, run, arity, flags) }
@@ -97,156 +93,9 @@ pub const COMMANDS: &[Command] = &[
     },
 ];
 
-/// A function of a library.
-#[derive(Clone)]
-pub struct Function {
-    /// Its name.
-    pub name: Vec<u8>,
-    /// What it says that it does.
-    pub description: Option<Vec<u8>>,
-    /// What it says of itself.
-    pub flags: Flags,
-    /// Where it stands in the interpreter.
-    pub place: i64,
-}
-
-/// A library.
-struct Library {
-    code: Box<[u8]>,
-    functions: Vec<Function>,
-}
-
-/// All libraries of a node.
-#[derive(Default)]
-pub struct Libraries {
-    interpreter: Option<SendWrapper<Interpreter>>,
-    by_name: BTreeMap<Vec<u8>, Library>,
-    /// Functions by their names in small letters, with their library's.
-    index: HashMap<Vec<u8>, (Vec<u8>, Function)>,
-    /// Bytes of memory that Lua holds, as of the last function.
-    pub lua_memory: usize,
-}
-
-impl Libraries {
-    /// How many libraries there are, how many functions, and bytes of code.
-    pub fn counts(&self) -> (usize, usize, usize) {
-        (self.by_name.len(), self.index.len(), self.by_name.values().map(|library| library.code.len()).sum())
-    }
-
-    fn interpreter(&mut self) -> Result<SendWrapper<Interpreter>, Fault> {
-        match self.interpreter.take() {
-            Some(interpreter) => Ok(interpreter),
-            None => Interpreter::for_functions()
-                .map(SendWrapper::new)
-                .map_err(|error| Fault::new(format!("ERR the script engine does not start: {error}"))),
-        }
-    }
-
-    fn put_back(&mut self, interpreter: SendWrapper<Interpreter>) {
-        self.lua_memory = interpreter.used_memory();
-        self.interpreter = Some(interpreter);
-    }
-
-    fn index_anew(&mut self) {
-        self.index = self
-            .by_name
-            .iter()
-            .flat_map(|(name, library)| library.functions.iter().map(move |function| (name.clone(), function.clone())))
-            .map(|(library, function)| (function.name.to_ascii_lowercase(), (library, function)))
-            .collect();
-    }
-
-    /// Forget a library.
-    fn remove(&mut self, name: &[u8]) -> Option<Library> {
-        let library = self.by_name.remove(name)?;
-        if let Some(interpreter) = &self.interpreter {
-            library.functions.iter().for_each(|function| interpreter.forget(function.place));
-        }
-        self.index_anew();
-        Some(library)
-    }
-
-    /// Run a library's code and keep what it registers. Answers its name.
-    fn load(&mut self, code: &[u8], replace: bool, memory: usize) -> Result<Vec<u8>, Fault> {
-        let (name, start) = name_of(code)?;
-        let there = self.by_name.contains_key(&name);
-        if there && !replace {
-            return Err(quoting("ERR Library '", &[&name[..], b"' already exists"].concat()));
-        }
-        if self.counts().2 + code.len() > MOST_BYTES {
-            return Err(Fault::new("ERR the code of all libraries exceeds 64 MiB: delete some"));
-        }
-        let interpreter = self.interpreter()?;
-        let loaded = interpreter.load(&code[start..], memory);
-        let judged = loaded.map_err(Fault::bytes).and_then(|functions| {
-            let taken = functions.iter().find(|function| {
-                self.index.get(&function.name.to_ascii_lowercase()).is_some_and(|(library, _)| *library != name)
-            });
-            let problem = match taken {
-                Some(function) => quoting("ERR Function ", &[&function.name[..], b" already exists"].concat()),
-                None if functions.is_empty() => Fault::new("ERR No functions registered"),
-                None => return Ok(functions),
-            };
-            functions.iter().for_each(|function| interpreter.forget(function.place));
-            Err(problem)
-        });
-        self.put_back(interpreter);
-        let functions = judged?;
-        self.remove(&name);
-        self.by_name.insert(name.clone(), Library { code: code.into(), functions });
-        self.index_anew();
-        Ok(name)
-    }
-}
-
-/// The name of a library, by its first line, and where its code begins.
-fn name_of(code: &[u8]) -> Result<(Vec<u8>, usize), Fault> {
-    if !code.starts_with(b"#!") {
-        return Err(Fault::new("ERR Missing library metadata"));
-    }
-    let Some(end) = memchr::memchr(b'\n', code) else {
-        return Err(Fault::new("ERR Invalid library metadata"));
-    };
-    let words = split_words(&code[..end]).unwrap_or_default();
-    let Some((engine, options)) = words.split_first() else {
-        return Err(Fault::new("ERR Invalid library metadata"));
-    };
-    let engine = engine.get(2..).unwrap_or_default();
-    let mut name: Option<&[u8]> = None;
-    for option in options {
-        match option.split_at_checked(5) {
-            Some((word, value)) if word.eq_ignore_ascii_case(b"name=") => {
-                if name.replace(value).is_some() {
-                    return Err(Fault::new("ERR Invalid metadata value, name argument was given multiple times"));
-                }
-            }
-            _ => return Err(quoting("ERR Invalid metadata value given: ", option)),
-        }
-    }
-    let Some(name) = name else {
-        return Err(Fault::new("ERR Library name was not given"));
-    };
-    if !is_name(name) {
-        return Err(Fault::new(format!("ERR {BAD_NAME}")));
-    }
-    if !engine.eq_ignore_ascii_case(b"lua") {
-        return Err(quoting("ERR Engine '", &[engine, b"' not found"].concat()));
-    }
-    Ok((name.to_vec(), end))
-}
-
-/// What is wrong with a name.
-pub const BAD_NAME: &str =
-    "Library names can only contain letters, numbers, or underscores(_) and must be at least one character long";
-
-/// Whether a library or a function may be called so.
-pub fn is_name(name: &[u8]) -> bool {
-    !name.is_empty() && name.iter().all(|byte| byte.is_ascii_alphanumeric() || *byte == b'_')
-}
-
 fn fcall(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     super::show(ctx, args);
-    let Some((_, function)) = ctx.engine.scripting.libraries.index.get(&args.at(1).to_ascii_lowercase()) else {
+    let Some(function) = ctx.engine.scripting.libraries.function(args.at(1)) else {
         return Err(Fault::new("ERR Function not found"));
     };
     let (name, flags, place) = (function.name.clone(), function.flags, function.place);
@@ -260,10 +109,9 @@ fn fcall(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     let interpreter = ctx.engine.scripting.libraries.interpreter()?;
     interpreter.link().run.begin(flags, read_only, short);
     let command = args.from(0).map(<[u8]>::to_vec).collect();
-    let running = Running { name: name.clone(), command, is_function: true, ..Running::default() };
-    let outcome = within(ctx, running, |ctx| {
-        interpreter.run_function(ctx, place, args.from(3).take(count), args.from(3 + count), &name)
-    });
+    let running = Running { name: name[..].into(), command, is_function: true, ..Running::default() };
+    let outcome =
+        within(ctx, running, |ctx| interpreter.run(ctx, place, args.from(3).take(count), args.from(3 + count), &name));
     ctx.engine.scripting.libraries.put_back(interpreter);
     answer(ctx, outcome)
 }
@@ -276,15 +124,25 @@ fn load(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
         }
         replace = true;
     }
-    let memory = ctx.engine.settings.size(crate::command::settings::Name::lua_memory_limit);
-    let name = ctx.engine.scripting.libraries.load(args.at(args.len() - 1), replace, memory)?;
+    let (memory, now, code) = (memory(ctx), ctx.engine.store.now(), args.at(args.len() - 1));
+    let libraries = &mut ctx.engine.scripting.libraries;
+    let stamp = libraries.stamp(now);
+    let (name, fresh) = libraries.load_as_told(code, replace, stamp, memory)?;
+    if fresh {
+        tell(ctx, &[News::Loaded { stamp, code }]);
+    }
     ctx.out.bulk(&name);
     Ok(())
 }
 
 fn delete(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
-    if ctx.engine.scripting.libraries.remove(args.at(2)).is_none() {
-        return Err(Fault::new("ERR Library not found"));
+    let (now, name) = (ctx.engine.store.now(), args.at(2));
+    let libraries = &mut ctx.engine.scripting.libraries;
+    let stamp = libraries.stamp(now);
+    match libraries.delete_as_told(name, stamp) {
+        None => return Err(Fault::new("ERR Library not found")),
+        Some(true) => tell(ctx, &[News::Gone { stamp, name }]),
+        Some(false) => {}
     }
     ctx.out.ok();
     Ok(())
@@ -297,7 +155,11 @@ fn flush(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     if args.len() == 3 && !args.is(2, "ASYNC") && !args.is(2, "SYNC") {
         return Err(Fault::new("ERR FUNCTION FLUSH only supports SYNC|ASYNC option"));
     }
-    ctx.engine.scripting.libraries = Libraries::default();
+    let now = ctx.engine.store.now();
+    let libraries = &mut ctx.engine.scripting.libraries;
+    let stamp = libraries.stamp(now);
+    libraries.flush(stamp);
+    tell(ctx, &[News::Flushed { stamp }]);
     ctx.out.ok();
     Ok(())
 }
@@ -319,9 +181,9 @@ fn list(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
         }
         at += 1;
     }
-    let libraries = &ctx.engine.scripting.libraries.by_name;
+    let libraries = &ctx.engine.scripting.libraries;
     let told: Vec<_> =
-        libraries.iter().filter(|(name, _)| pattern.is_none_or(|pattern| glob(pattern, name, true))).collect();
+        libraries.all().filter(|(name, _)| pattern.is_none_or(|pattern| glob(pattern, name, true))).collect();
     ctx.out.array(told.len());
     for (name, library) in told {
         ctx.out.map(3 + usize::from(with_code));
@@ -367,7 +229,7 @@ fn stats(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
             out.array(running.command.len());
             running.command.iter().for_each(|word| out.bulk(word));
             out.bulk(b"duration_ms");
-            out.count((crate::clock::steady_ns().saturating_sub(running.began) / 1_000_000) as usize);
+            out.count((crate::clock::ticks_to_us(crate::sys::ticks().wrapping_sub(running.began)) / 1000) as usize);
         }
         _ => out.null(),
     }
@@ -385,7 +247,7 @@ fn stats(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
 
 fn dump(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
     let mut payload = Vec::new();
-    for library in ctx.engine.scripting.libraries.by_name.values() {
+    for (_, library) in ctx.engine.scripting.libraries.all() {
         payload.push(LIBRARY);
         put_string(&mut payload, &library.code);
     }
@@ -419,10 +281,12 @@ fn restore(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
             Err(_) => return Err(garbage()),
         }
     }
-    let memory = ctx.engine.settings.size(crate::command::settings::Name::lua_memory_limit);
+    let (memory, now) = (memory(ctx), ctx.engine.store.now());
     if !flush && !replace {
-        for name in codes.iter().filter_map(|code| Some(name_of(code).ok()?.0)) {
-            if ctx.engine.scripting.libraries.by_name.contains_key(&name) {
+        for code in &codes {
+            if let Ok((name, _)) = name_of(code)
+                && ctx.engine.scripting.libraries.refuses(&name, code)
+            {
                 return Err(quoting("ERR Library ", &[&name[..], b" already exists"].concat()));
             }
         }
@@ -430,18 +294,61 @@ fn restore(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     // All or nothing: they are loaded beside those that are there, which stay when one fails.
     let scripting = &mut ctx.engine.scripting;
     let before = std::mem::take(&mut scripting.libraries);
-    let mut kept: Vec<(&[u8], bool)> = Vec::new();
-    if !flush {
-        kept.extend(before.by_name.values().map(|library| (&library.code[..], false)));
-    }
-    kept.extend(codes.iter().map(|code| (&code[..], replace)));
-    let loaded = kept.iter().try_for_each(|(code, replace)| scripting.libraries.load(code, *replace, memory).map(drop));
-    if let Err(fault) = loaded {
-        scripting.libraries = before;
-        return Err(fault);
-    }
+    let loaded = restored(&mut scripting.libraries, &before, &codes, flush, replace, now, memory);
+    let (flushed, stamps) = match loaded {
+        Ok(stamps) => stamps,
+        Err(fault) => {
+            scripting.libraries = before;
+            return Err(fault);
+        }
+    };
+    let mut news: Vec<_> = flushed.map(|stamp| News::Flushed { stamp }).into_iter().collect();
+    news.extend(codes.iter().zip(stamps).map(|(code, stamp)| News::Loaded { stamp, code }));
+    tell(ctx, &news);
     ctx.out.ok();
     Ok(())
+}
+
+/// Load into `libraries` what was there `before`, unless all is to go, and these codes. Answers the stamp of the flush,
+/// if there was one, and of each code.
+fn restored(
+    libraries: &mut Libraries,
+    before: &Libraries,
+    codes: &[Cow<'_, [u8]>],
+    flush: bool,
+    replace: bool,
+    now: u64,
+    memory: usize,
+) -> Result<(Option<u64>, Vec<u64>), Fault> {
+    libraries.begin_like(before, !flush, memory)?;
+    let flushed = flush.then(|| libraries.stamp(now)).inspect(|&stamp| libraries.flush(stamp));
+    let load = |code: &Cow<'_, [u8]>| {
+        let stamp = libraries.stamp(now);
+        libraries.load_as_told(code, replace, stamp, memory).map(|_| stamp)
+    };
+    Ok((flushed, codes.iter().map(load).collect::<Result<_, _>>()?))
+}
+
+/// Bytes that scripts may take.
+fn memory(ctx: &Ctx<'_>) -> usize {
+    ctx.engine.settings.size(crate::command::settings::Name::lua_memory_limit)
+}
+
+/// Have replicas and the log learn what changed, together.
+fn tell(ctx: &mut Ctx<'_>, news: &[News<'_>]) {
+    let now = ctx.engine.store.now();
+    let apart = !ctx.engine.in_transaction;
+    ctx.engine.changes += 1;
+    let tail = &mut ctx.engine.tail;
+    if tail.listening() {
+        if apart {
+            tail.open_group();
+        }
+        news.iter().for_each(|news| news.record(tail, now));
+        if apart {
+            tail.close_group(now);
+        }
+    }
 }
 
 fn kill(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {

@@ -1,6 +1,6 @@
 //! An interpreter: Lua 5.1 in a sandbox, with the table `redis` in it.
 
-use super::call::{Answer, Link, call};
+use super::call::Link;
 use super::running::{self, KILLED};
 use super::sandbox::{self, Guard, Results, Wrong, function, one, string_at, type_name};
 use super::value::{Words, text};
@@ -15,9 +15,6 @@ const STRETCH: u32 = 100_000;
 /// How long a library's code may run when it is loaded.
 const LOAD_MS: u64 = 500;
 const LOAD_TIMEOUT: &str = "FUNCTION LOAD timeout";
-/// Calls a function with its two arguments: `xpcall` of Lua 5.1 takes none.
-const CALLER: &str = "local xpcall, handler = ...
-return function(f, keys, args) return xpcall(function() return f(keys, args) end, handler) end";
 /// What an interpreter may hold before what it no longer needs is freed at once, after a script.
 const TIDY_FROM: usize = 16 << 20;
 
@@ -31,8 +28,8 @@ pub struct Interpreter {
     xpcall: Function,
     handler: Function,
     kept: Rc<Kept>,
-    /// For functions: what a library sees while it is loaded, and what calls a function.
-    library: Option<(Table, Function)>,
+    /// For functions: what a library sees while it is loaded.
+    library: Option<Table>,
 }
 
 /// Functions that scripts are, by their places.
@@ -97,8 +94,7 @@ impl Interpreter {
             let all = lua.create_table()?;
             all.raw_set("redis", guard.face(&lua, &seen)?)?;
             all.set_metatable(Some(missing))?;
-            let caller: Function = lua.load(CALLER).set_name("=fastcache").call((&xpcall, &handler))?;
-            Some((all, caller))
+            Some(all)
         } else {
             None
         };
@@ -125,8 +121,8 @@ impl Interpreter {
         self.lua.used_memory()
     }
 
-    /// Run a script with these keys and arguments.
-    pub fn run_script<'a>(
+    /// Run a script, or a function of a library, with these keys and arguments.
+    pub fn run<'a>(
         &self,
         ctx: &mut Ctx<'_>,
         place: i64,
@@ -134,51 +130,27 @@ impl Interpreter {
         arguments: impl ExactSizeIterator<Item = &'a [u8]>,
         name: &[u8],
     ) -> Outcome {
-        let ran = || -> mlua::Result<Outcome> {
-            self.globals.raw_set("KEYS", self.list(keys)?)?;
-            self.globals.raw_set("ARGV", self.list(arguments)?)?;
-            let function: Function = self.kept.functions.raw_get(place)?;
-            let (fine, value) = self.lend(ctx, || self.xpcall.call::<(bool, Value)>((function, &self.handler)))?;
-            self.conclude(fine, &value, ctx.out, name)
-        };
-        let outcome = ran().unwrap_or_else(|error| broken(&error));
-        self.tidy();
-        outcome
-    }
-
-    /// Run a function of a library with these keys and arguments.
-    pub fn run_function<'a>(
-        &self,
-        ctx: &mut Ctx<'_>,
-        place: i64,
-        keys: impl ExactSizeIterator<Item = &'a [u8]>,
-        arguments: impl ExactSizeIterator<Item = &'a [u8]>,
-        name: &[u8],
-    ) -> Outcome {
-        let ran = || -> mlua::Result<Outcome> {
-            let Some((_, caller)) = &self.library else {
-                return Ok(Outcome::Failed(b"ERR no functions live here".to_vec(), false));
-            };
-            let (keys, arguments) = (self.list(keys)?, self.list(arguments)?);
-            let function: Function = self.kept.functions.raw_get(place)?;
-            let (fine, value) = self.lend(ctx, || caller.call::<(bool, Value)>((function, keys, arguments)))?;
-            self.conclude(fine, &value, ctx.out, name)
-        };
-        let outcome = ran().unwrap_or_else(|error| broken(&error));
+        let globals = if self.library.is_none() { Some(&self.globals) } else { None };
+        let function = (&self.kept.functions, place);
+        let ran =
+            self.lend(ctx, || crate::sys::lua::call_with(&self.lua, function, globals, &self.handler, keys, arguments));
+        let outcome = ran
+            .and_then(|(fine, value)| self.conclude(fine, &value, ctx.out, name))
+            .unwrap_or_else(|error| broken(&error));
         self.tidy();
         outcome
     }
 
     /// Run a library's code, within so many bytes of memory; answers the functions that it registers, or an error
     /// reply.
-    pub fn load(&self, code: &[u8], memory: usize) -> Result<Vec<super::functions::Function>, Vec<u8>> {
+    pub fn load(&self, code: &[u8], memory: usize) -> Result<Vec<super::registry::Function>, Vec<u8>> {
         let function = sandbox::compile(&self.lua, code, b"@user_function")
             .map_err(|problem| [b"ERR Error compiling function: ", &problem[..]].concat())?;
         let registering = |problem: &[u8]| [b"ERR Error registering functions: ", problem].concat();
         self.link.run.begin(Default::default(), false, false);
         *self.link.loading.borrow_mut() = Some(Vec::new());
         let run = || -> mlua::Result<(bool, Value)> {
-            let Some((seen, _)) = &self.library else {
+            let Some(seen) = &self.library else {
                 return Err(mlua::Error::RuntimeError("no functions live here".into()));
             };
             let face = self.lua.globals().metatable();
@@ -254,14 +226,6 @@ impl Interpreter {
         Ok(Outcome::Failed(message, counted))
     }
 
-    fn list<'a>(&self, items: impl ExactSizeIterator<Item = &'a [u8]>) -> mlua::Result<Table> {
-        let table = self.lua.create_table_with_capacity(items.len(), 0)?;
-        for (index, item) in items.enumerate() {
-            table.raw_set(index + 1, self.lua.create_string(item)?)?;
-        }
-        Ok(table)
-    }
-
     /// How the script that is about to run is to run.
     pub fn link(&self) -> &Link {
         &self.link
@@ -299,8 +263,7 @@ fn said(value: &Value) -> Vec<u8> {
 /// Called now and then while a script runs.
 fn tick(lua: &Lua, link: &Rc<Link>) -> mlua::Result<VmState> {
     if link.loading.borrow().is_some() {
-        let passed = crate::clock::steady_ns().saturating_sub(link.run.began.get()) / 1_000_000;
-        link.run.killed.set(link.run.killed.get() || passed > LOAD_MS);
+        link.run.killed.set(link.run.killed.get() || link.run.passed_ms() > LOAD_MS);
     } else if !link.run.killed.get() {
         running::tick(link);
     }
@@ -346,15 +309,7 @@ fn redis_table(lua: &Lua, link: &Rc<Link>, words: &Rc<Words>) -> mlua::Result<Ta
     let redis = lua.create_table()?;
     let define = |name: &str, inner: Function| redis.raw_set(name, inner);
     for (name, raises) in [("call", true), ("pcall", false)] {
-        let (link, words) = (Rc::clone(link), Rc::clone(words));
-        let inner = lua.create_function(move |lua, given: MultiValue| {
-            Ok(match call(&link, &words, lua, &given)? {
-                Answer::Reply(value) => (Value::Nil, value),
-                Answer::Error(error) if raises => (Value::Table(error), Value::Nil),
-                Answer::Error(error) => (Value::Nil, Value::Table(error)),
-            })
-        })?;
-        define(name, crate::sys::lua::raising(lua, inner)?)?;
+        define(name, crate::sys::lua::commander(lua, link, raises)?)?;
     }
     let error = {
         let words = Rc::clone(words);
@@ -497,10 +452,10 @@ fn library_table(lua: &Lua, link: &Rc<Link>, words: &Rc<Words>, kept: &Rc<Kept>,
                 Some(list) if list.iter().any(|each| each.name.eq_ignore_ascii_case(&name)) => {
                     "ERR Function already exists in the library".to_owned()
                 }
-                Some(_) if !super::functions::is_name(&name) => format!("ERR {}", super::functions::BAD_NAME),
+                Some(_) if !super::registry::is_name(&name) => format!("ERR {}", super::registry::BAD_NAME),
                 Some(list) => {
                     let place = kept.keep(callback)?;
-                    list.push(super::functions::Function { name, description, flags, place });
+                    list.push(super::registry::Function { name, description, flags, place });
                     return Ok(MultiValue::new());
                 }
             };

@@ -1,7 +1,7 @@
 //! Scripts in Lua 5.1: EVAL and its like, SCRIPT; `functions` has FCALL and FUNCTION.
 //!
 //! `interpreter` is Lua in a `sandbox`; it is made when the first script comes, so a node without scripts does not pay
-//! for it. `call` is what `redis.call` does, `value` turns replies to Lua's values and back, `cache` keeps scripts by
+//! for it. `registry` keeps libraries of functions. `call` is what `redis.call` does, `value` turns replies to Lua's values and back, `cache` keeps scripts by
 //! their SHA-1, `flags` reads their first line, `running` is what others see while one runs, `libraries` what scripts
 //! find beside Lua's own.
 
@@ -11,6 +11,7 @@ mod flags;
 pub mod functions;
 mod interpreter;
 mod libraries;
+pub mod registry;
 pub mod running;
 mod sandbox;
 #[cfg(test)]
@@ -148,7 +149,7 @@ pub struct Scripting {
     /// Bytes of memory that Lua holds for scripts, as of the last one.
     lua_memory: usize,
     /// Libraries of functions.
-    pub libraries: functions::Libraries,
+    pub libraries: registry::Libraries,
 }
 
 impl Scripting {
@@ -252,8 +253,8 @@ fn run(ctx: &mut Ctx<'_>, args: &Args<'_>, count: usize, digest: &Digest, flags:
     let short = judge(ctx, flags, read_only)?;
     let interpreter = ctx.engine.scripting.interpreter()?;
     interpreter.link().run.begin(flags, read_only, short);
-    let outcome = within(ctx, Running { name: digest.to_vec(), ..Running::default() }, |ctx| {
-        interpreter.run_script(ctx, place, args.from(3).take(count), args.from(3 + count), digest)
+    let outcome = within(ctx, Running { name: digest[..].into(), ..Running::default() }, |ctx| {
+        interpreter.run(ctx, place, args.from(3).take(count), args.from(3 + count), digest)
     });
     ctx.engine.scripting.lua_memory = interpreter.used_memory();
     ctx.engine.scripting.interpreter = Some(interpreter);
@@ -280,8 +281,7 @@ fn judge(ctx: &mut Ctx<'_>, flags: Flags, read_only: bool) -> Result<bool, Fault
 
 /// Run something as a script: others see that it runs, nothing in it blocks, and what it selects or starts ends with it.
 fn within(ctx: &mut Ctx<'_>, running: Running, what: impl FnOnce(&mut Ctx<'_>) -> Outcome) -> Outcome {
-    let began = crate::clock::steady_ns();
-    ctx.engine.scripting.running = Some(Running { began, ..running });
+    ctx.engine.scripting.running = Some(Running { began: crate::sys::ticks(), ..running });
     let database = ctx.client.database;
     let in_transaction = std::mem::replace(&mut ctx.engine.in_transaction, true);
     if !in_transaction {

@@ -3,6 +3,7 @@
 use super::call::Link;
 use crate::command::Engine;
 use crate::command::settings::Name;
+use smallvec::SmallVec;
 use std::cell::Cell;
 
 /// What a script is told that was ended.
@@ -20,7 +21,7 @@ thread_local! {
 #[derive(Clone, Debug, Default)]
 pub struct Running {
     /// Its SHA-1, or the function's name.
-    pub name: Vec<u8>,
+    pub name: SmallVec<[u8; 40]>,
     /// The command with which it was called.
     pub command: Vec<Vec<u8>>,
     /// It is a function of a library.
@@ -31,16 +32,15 @@ pub struct Running {
     pub wrote: bool,
     /// It was told to end.
     pub killed: bool,
-    /// When it began, in nanoseconds of the steady clock.
+    /// When it began, in ticks of the processor.
     pub began: u64,
 }
 
 /// A stretch of a script's instructions is over: see to others once it runs for long.
 pub fn tick(link: &Link) {
-    let began = link.run.began.get();
+    let passed = link.run.passed_ms();
     let killed = link.engine.borrow(|engine| {
         let limit = engine.settings.number(Name::busy_reply_threshold).max(0) as u64;
-        let passed = crate::clock::steady_ns().saturating_sub(began) / 1_000_000;
         if passed < limit {
             return false;
         }

@@ -1,7 +1,6 @@
-//! Replies to Lua values, and Lua values to replies.
+//! Lua values to replies, and the tables that stand for errors and states.
 
 use crate::resp::Reply;
-use crate::resp::number::parse_i64;
 use mlua::{Lua, LuaString, Table, Value};
 
 /// Deepest table that is turned into a reply.
@@ -61,70 +60,6 @@ impl Words {
     /// A status as a table.
     pub fn status(&self, lua: &Lua, text: &[u8]) -> mlua::Result<Value> {
         self.tagged(lua, &self.ok, lua.create_string(text)?)
-    }
-
-    /// The first value in `bytes`, which we wrote ourselves, and what follows it.
-    pub fn read<'b>(&self, lua: &Lua, bytes: &'b [u8]) -> mlua::Result<(Value, &'b [u8])> {
-        let Some((&kind, rest)) = bytes.split_first() else {
-            return Ok((Value::Nil, bytes));
-        };
-        let end = memchr::memchr(b'\r', rest).unwrap_or(rest.len());
-        let (line, rest) = (&rest[..end], rest.get(end + 2..).unwrap_or_default());
-        let number = || parse_i64(line).unwrap_or(0);
-        let value = match kind {
-            b':' => Value::Number(number() as f64),
-            b'+' => self.status(lua, line)?,
-            b'-' => Value::Table(self.error(lua, line, false)?),
-            b'$' if line == b"-1" => Value::Boolean(false),
-            b'*' if line == b"-1" => Value::Boolean(false),
-            b'_' => Value::Nil,
-            b'#' => Value::Boolean(line == b"t"),
-            b',' => {
-                let number = std::str::from_utf8(line).ok().and_then(|text| text.parse::<f64>().ok());
-                self.tagged(lua, &self.double, number.unwrap_or(f64::NAN))?
-            }
-            b'(' => self.tagged(lua, &self.big_number, lua.create_string(line)?)?,
-            b'$' => {
-                let (body, rest) = body(rest, number());
-                return Ok((Value::String(lua.create_string(body)?), rest));
-            }
-            b'=' => {
-                let (body, rest) = body(rest, number());
-                let table = lua.create_table_with_capacity(0, 2)?;
-                table.raw_set(&self.format, lua.create_string(body.get(..3).unwrap_or_default())?)?;
-                table.raw_set(&self.string, lua.create_string(body.get(4..).unwrap_or_default())?)?;
-                return Ok((self.tagged(lua, &self.verbatim, table)?, rest));
-            }
-            b'*' | b'>' => {
-                let count = usize::try_from(number()).unwrap_or(0);
-                let table = lua.create_table_with_capacity(count.min(bytes.len()), 0)?;
-                let mut rest = rest;
-                for index in 1..=count {
-                    let (value, after) = self.read(lua, rest)?;
-                    rest = after;
-                    table.raw_set(index, value)?;
-                }
-                return Ok((Value::Table(table), rest));
-            }
-            b'%' | b'~' => {
-                let count = usize::try_from(number()).unwrap_or(0);
-                let table = lua.create_table_with_capacity(0, count.min(bytes.len()))?;
-                let mut rest = rest;
-                for _ in 0..count {
-                    let (key, after) = self.read(lua, rest)?;
-                    let (value, after) =
-                        if kind == b'%' { self.read(lua, after)? } else { (Value::Boolean(true), after) };
-                    rest = after;
-                    if !key.is_nil() {
-                        table.raw_set(key, value)?;
-                    }
-                }
-                let tag = if kind == b'%' { &self.map } else { &self.set };
-                return Ok((self.tagged(lua, tag, table)?, rest));
-            }
-            _ => Value::Nil,
-        };
-        Ok((value, rest))
     }
 
     /// Append a value as a reply. `resp3`: the script asked for RESP3.
@@ -240,9 +175,4 @@ fn number(value: &Value) -> Option<f64> {
 pub fn truncated(number: f64) -> i64 {
     const LIMIT: f64 = 9_223_372_036_854_775_808.0;
     if (-LIMIT..LIMIT).contains(&number) { number as i64 } else { i64::MIN }
-}
-
-fn body(rest: &[u8], len: i64) -> (&[u8], &[u8]) {
-    let len = usize::try_from(len).unwrap_or(0).min(rest.len());
-    (&rest[..len], rest.get(len + 2..).unwrap_or_default())
 }
