@@ -75,6 +75,10 @@ class Proxy:
 
     def trouble(self) -> int:
         """A number that rises when a node cannot be reached or turns requests away. Costs nothing to ask."""
+
+    def trouble_after(self, seen: int, timeout_seconds: float) -> int:
+        """The same number, once it is another than `seen`, or after so long."""
+
     def stats(self) -> dict[str, int | float]:
         """The counters by name."""
 

@@ -11,8 +11,9 @@ from fastcache.daemon.exchange import exchange
 from fastcache.daemon.follow import ANSWER_SECONDS, FIRST_SECONDS, OK, Follower
 from fastcache.daemon.lean import quoted
 
-# How soon the health services hear of trouble with nodes.
-TROUBLE_SECONDS = 0.2
+# The health services hear of trouble at once, but not more often than this.
+PAUSE_SECONDS = 0.05
+LONGEST_WAIT_SECONDS = 60.0
 FAULTS = "node_faults_total."
 
 
@@ -21,8 +22,7 @@ def complain(proxy: _core.Proxy, follower: Follower, identity: str) -> None:
     seen = 0
     counted: dict[str, float] = {}
     while True:
-        time.sleep(TROUBLE_SECONDS)
-        trouble = proxy.trouble()
+        trouble = proxy.trouble_after(seen, LONGEST_WAIT_SECONDS)
         if trouble == seen:
             continue
         seen = trouble
@@ -43,6 +43,7 @@ def complain(proxy: _core.Proxy, follower: Follower, identity: str) -> None:
             except (OSError, ValueError):
                 continue
             break
+        time.sleep(PAUSE_SECONDS)
 
 
 def complaint(identity: str, nodes: list[str]) -> str:

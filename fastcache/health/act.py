@@ -66,6 +66,7 @@ class Service:
         self.pace = settings.pace
         self.store = store
         self.prober = prober
+        prober.on_end = self.look_at
         self.log = log
         self.registry = Registry(self.pace)
         self.started = time.monotonic()
@@ -89,6 +90,8 @@ class Service:
         self.stopping = asyncio.Event()
         self.watchers: dict[Key, asyncio.Task[None]] = {}
         self.alarms: dict[Key, asyncio.Future[None]] = {}
+        # Whom to look at at once, since their last check began.
+        self.suspects: set[Key] = set()
         self.publishes = 0
         self.compose_seconds = 0.0
         # One thread: the store sees one call at a time, in order.
@@ -227,7 +230,7 @@ class Service:
         self.watchers.clear()
 
     async def watch(self, key: Key, delay: float) -> None:
-        """Check one member for ever. A report wakes us early, but never twice in `suspect_interval`."""
+        """Check one member for ever. Word that it may have died wakes us early, but not again and again."""
         loop = asyncio.get_running_loop()
         due = loop.time() + delay
         await self.sleep_until(key, due, due)
@@ -235,15 +238,19 @@ class Service:
             while record := self.registry.records.get(key):
                 began = loop.time()
                 member = record.member
+                self.suspects.discard(key)
                 check = await self.prober.check(member)
                 if record.member is member:  # else it moved meanwhile, and this says nothing about it
                     self.take_in(record, check)
                     if check.failure is None and member.kind == "node" and self.replication.on:
                         await self.replication.listen(member)
+                urgent = self.replication.on and member.kind == "node"
+                pause = decide.next_check_in(record.judgement, self.pace, urgent=urgent)
                 # From the time it was due: drift would let many checks gather at one moment.
-                due = max(due, began - self.pace.interval) + decide.next_check_in(record.judgement, self.pace)
+                due = max(due, began - self.pace.interval) + pause
                 due = max(due, loop.time())
-                await self.sleep_until(key, due, min(due, began + self.pace.suspect_interval))
+                soonest = self.pace.urgent_interval if urgent else self.pace.suspect_interval
+                await self.sleep_until(key, due, min(due, began + soonest))
         finally:
             if record := self.registry.records.get(key):
                 self.prober.forget(record.member)
@@ -274,6 +281,8 @@ class Service:
         loop = asyncio.get_running_loop()
         alarm: asyncio.Future[None] = loop.create_future()
         self.alarms[key] = alarm
+        if key in self.suspects:
+            ring(alarm)
         timer = loop.call_at(due, ring, alarm)
         try:
             await alarm
@@ -290,9 +299,15 @@ class Service:
         if record is None or self.registry.find(reporter, "proxy") is None:
             return False
         self.registry.report(record, reporter, self.prober.clock())
-        if alarm := self.alarms.get(("node", node_id)):
-            ring(alarm)
+        self.look_at(record.member)
         return True
+
+    def look_at(self, member: Member) -> None:
+        """Bring the next check of a member forward: it may have died."""
+        key = (member.kind, member.id)
+        self.suspects.add(key)
+        if alarm := self.alarms.get(key):
+            ring(alarm)
 
     # --- membership ---------------------------------------------------------------------------------
 

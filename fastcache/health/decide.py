@@ -38,6 +38,11 @@ class Pace:
     up_after: int
 
     @property
+    def urgent_interval(self) -> float:
+        """How soon one is asked again whose silence is no guess: it refused, or its connection ended."""
+        return self.suspect_interval / 6
+
+    @property
     def report_window(self) -> float:
         """How long a proxy's report counts."""
         return max(2 * self.suspect_interval + self.timeout, 1.0)
@@ -179,6 +184,13 @@ def looks_like_our_own_fault(suspect: Judgement, all_judgements: Iterable[Judgem
     return silent + unasked > answered  # those who were not asked may yet be silent too
 
 
-def next_check_in(judgement: Judgement, pace: Pace) -> float:
-    """Seconds until it should be checked again."""
-    return pace.suspect_interval if judgement.doubtful else pace.interval
+# Failures that come at once and that no slow network looks like.
+CERTAIN = frozenset({Failure.REFUSED, Failure.CLOSED})
+
+
+def next_check_in(judgement: Judgement, pace: Pace, *, urgent: bool = False) -> float:
+    """Seconds until it should be checked again. `urgent`: somebody waits to take its place."""
+    if not judgement.doubtful:
+        return pace.interval
+    falling = judgement.status is not Health.UNHEALTHY and judgement.last_failure in CERTAIN
+    return pace.urgent_interval if urgent and falling else pace.suspect_interval

@@ -21,7 +21,9 @@ LONGEST_REPLY = 16 << 20
 class Line(asyncio.Protocol):
     """A connection that carries one batch of questions at a time."""
 
-    def __init__(self) -> None:
+    def __init__(self, ended: Callable[[], None] | None = None) -> None:
+        # Told when the other side ends the connection while nothing is asked.
+        self.ended = ended
         self.transport: asyncio.Transport | None = None
         self.answer: asyncio.Future[list[Reply]] | None = None
         self.replies = Replies()
@@ -48,8 +50,11 @@ class Line(asyncio.Protocol):
             self.answer.set_result(complete)
 
     def connection_lost(self, _reason: Exception | None) -> None:
-        self.transport = None
+        ours, self.transport = self.transport is None, None
+        asked = self.answer is not None and not self.answer.done()
         self.fail(ConnectionResetError("the connection was closed"))
+        if self.ended and not ours and not asked:
+            self.ended()
 
     def fail(self, error: Exception) -> None:
         if self.answer and not self.answer.done():
@@ -72,6 +77,7 @@ class Line(asyncio.Protocol):
     def close(self) -> None:
         if self.transport:
             self.transport.abort()
+            self.transport = None
 
 
 class Side:
@@ -92,6 +98,8 @@ class Prober:
         self.clock = clock
         self.greeting = b"" if not password else command("AUTH", password)
         self.lines: dict[tuple[str, str], Line] = {}
+        # Told when a member ends the connection of its checks: it may have died this moment.
+        self.on_end: Callable[[Member], None] = lambda _member: None
         self.sides: dict[tuple[str, str], Side] = {}
 
     async def check(self, member: Member) -> Check:
@@ -128,7 +136,7 @@ class Prober:
                 return (await line.ask(PING))[0]
             except ConnectionError:
                 pass
-        line = await self.connect(member)
+        line = await self.connect(member, lambda: self.on_end(member))
         self.lines[member.kind, member.id] = line
         return (await line.ask(PING))[0]
 
@@ -173,12 +181,12 @@ class Prober:
             line.close()
             raise
 
-    async def connect(self, member: Member) -> Line:
+    async def connect(self, member: Member, ended: Callable[[], None] | None = None) -> Line:
         loop = asyncio.get_running_loop()
         if member.port:
-            _, line = await loop.create_connection(Line, member.host, member.port)
+            _, line = await loop.create_connection(lambda: Line(ended), member.host, member.port)
         else:
-            _, line = await loop.create_unix_connection(Line, member.unix)
+            _, line = await loop.create_unix_connection(lambda: Line(ended), member.unix)
         if self.greeting:
             try:
                 await line.ask(self.greeting)  # What it thinks of the password shows in its answer to PING.

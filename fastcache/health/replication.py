@@ -132,6 +132,7 @@ class Replication:
                 status=judgement.status,
                 run=self.evidence.runs.get(name, ""),
                 away=now - judgement.since if down else 0.0,
+                silent=judgement.failures > 0,
                 unwilling=now < self.unwilling.get(name, 0.0),
             )
         return View(

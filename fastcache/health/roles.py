@@ -11,6 +11,8 @@ What the decisions stand on (docs/failover.md tells the whole protocol):
 - A new main takes over the other replicas: they hold every acknowledged write too, and wait for it as before.
 """
 
+import functools
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -29,6 +31,8 @@ class NodeView:
     status: Health = Health.UNKNOWN
     run: str = ""
     away: float = 0.0
+    # It did not answer the last check, whatever the verdict is so far.
+    silent: bool = False
     # Asked just now whether it would become main, it did not agree or did not answer.
     unwilling: bool = False
 
@@ -97,8 +101,10 @@ class View:
     paused: bool = False
     copies: int = 1
     replace_after: float = 600.0
-    # How long a stream may be broken before its copy is a learner.
+    # How long the stream to a replica may be broken before it is a learner: to one that is silent, and to one
+    # that answers us, such as after a failover, when a new main brings it up to date.
     patience: float = 0.3
+    resync_patience: float = 2.0
     wish: Wish | None = None
     now: float = 0.0
 
@@ -184,6 +190,11 @@ class Assignment:
         node = self.node(name)
         return bool(node and node.run and self.runs.get(name) and node.run != self.runs[name])
 
+    def silent(self, name: str) -> bool:
+        """Whether it may be about to fall."""
+        node = self.node(name)
+        return node is None or node.silent
+
     def willing(self, name: str) -> bool:
         """Whether it could be main now: up, in the same life, and not known to object."""
         node = self.node(name)
@@ -200,8 +211,9 @@ class Assignment:
 
     def demoted(self, group: Group) -> Group:
         """Replicas that can no longer be waited for become learners, if the main is there to go on alone."""
-        if self.gone(group.main) or self.restarted(group.main):
-            # Nobody goes on, so nobody needs a grant. One that restarted is no replica whatever happens.
+        if self.gone(group.main) or self.restarted(group.main) or self.silent(group.main):
+            # Nobody goes on, so nobody needs a grant; and who may be falling needs an heir. One that
+            # restarted is no replica whatever happens.
             lost = tuple(name for name in group.replicas if self.restarted(name))
         else:
             lost = tuple(name for name in group.replicas if self.lost(group.main, name))
@@ -217,12 +229,17 @@ class Assignment:
 
     def lost(self, main: str, name: str) -> bool:
         """Whether a replica holds its main up."""
-        if self.gone(name) or self.restarted(name) or (main, name) in self.view.grants:
+        if self.gone(name) or self.restarted(name):
+            return True
+        if self.silent(name) and (main, name) in self.view.grants:
             return True
         link = self.view.links.get((main, name))
         if link is None or link.epoch != self.epoch or not link.broken_since:
             return False
-        return self.view.now - link.broken_since >= self.view.patience
+        # One that lives holds what it held, also while its main brings it up to date: as a learner it would
+        # protect nothing. Replies are held meanwhile, no longer than a client bears.
+        patience = self.view.patience if self.silent(name) else self.view.resync_patience
+        return self.view.now - link.broken_since >= patience
 
     def promoted(self, group: Group) -> Group:
         """A main that is gone hands over to the best of its copies; without one the slots stay with it."""
@@ -290,13 +307,13 @@ class Assignment:
         return ready[0] if ready else ""
 
     def half_copied(self, name: str, group: Group) -> bool:
-        """Whether a copy says itself that a copy of everything was begun and is not finished.
+        """Whether a learner says itself that a copy of everything was begun and is not finished.
 
-        With several copies one that has a new main says so too, before anything has come; it still holds what
-        the main before had acknowledged.
+        A replica that is brought up to date says so, too. It still holds all that was acknowledged: key by
+        key it has what it had, or what its main has, and a main acknowledges nothing before it is done.
         """
         own = self.view.received.get((name, group.main))
-        return own is not None and (own.state == COPYING or (own.seq < 0 and self.view.copies == 1))
+        return name not in group.plain and own is not None and (own.state == COPYING or own.seq < 0)
 
     def stream_of(self, name: str, main: str) -> str:
         """The state of the stream that a copy receives, as it says itself; empty when it never told."""
@@ -391,11 +408,11 @@ def assign(before: Document, view: View, place: Place) -> Decision:
 
 def joined_up(groups: Iterable[Group]) -> list[Group]:
     """One group for all slots with the same holders, in the order in which a topology lists them."""
-    held: dict[tuple[str, Holders, Holders], list[int]] = {}
+    held: dict[tuple[str, Holders, Holders], int] = {}
     for group in groups:
-        slots = held.setdefault((group.main, group.replicas, group.learners), [])
-        slots.extend(slots_in(group.ranges))
-    return [Group(*holders, text_of(slots)) for holders, slots in sorted(held.items())]
+        holders = (group.main, group.replicas, group.learners)
+        held[holders] = held.get(holders, 0) | mask_of(group.ranges)
+    return [Group(*holders, ranges_of(slots)) for holders, slots in sorted(held.items())]
 
 
 def without_strangers(group: Group, view: View) -> Group:
@@ -420,28 +437,54 @@ def needs_placing(groups: list[Group], work: Assignment, away: frozenset[str]) -
 
 def targets(groups: list[Group], place: Place, away: frozenset[str]) -> list[tuple[Group, Holders]]:
     """The groups, split where their slots are to be held by different nodes, each with who should hold it."""
-    wanted: dict[int, Holders] = {}
-    for one in place(as_slots(groups), away):
-        holders = (one["main"], *one["replicas"])
-        for slot in slots_in(one["ranges"]):
-            wanted[slot] = holders
+    wanted = [
+        ((one["main"], *one["replicas"]), mask_of(one["ranges"])) for one in place(as_slots(groups), away)
+    ]
+    of_main: dict[str, list[tuple[Holders, int]]] = {}
+    for holders, slots in wanted:
+        of_main.setdefault(holders[0], []).append((holders, slots))
     split: list[tuple[Group, Holders]] = []
+    held = 0
     for group in groups:
-        parts: dict[Holders, list[int]] = {}
-        for slot in slots_in(group.ranges):
-            parts.setdefault(wanted.pop(slot, ()), []).append(slot)
+        rest = mask_of(group.ranges)
+        held |= rest
+        parts: dict[Holders, int] = {}
+        # Mains stay where they can, so that most is found there.
+        for candidates in (of_main.get(group.main, ()), wanted):
+            for holders, slots in candidates:
+                if common := rest & slots:
+                    parts[holders] = parts.get(holders, 0) | common
+                    rest ^= common
+            if not rest:
+                break
+        if rest:
+            parts[()] = rest
         for holders, slots in parts.items():
             main = group.main if not holders else holders[0]
-            mine = replace(group, main=main, ranges=text_of(slots))
+            mine = replace(group, main=main, ranges=ranges_of(slots))
             if main != group.main:
                 # Its main has left and nobody could inherit: it begins anew, with nothing.
                 mine = Group(main, (), tuple(name for name in group.copies if name != main), mine.ranges)
             split.append((mine, holders))
-    fresh: dict[Holders, list[int]] = {}
-    for slot, holders in wanted.items():  # Slots that nobody held.
-        fresh.setdefault(holders, []).append(slot)
-    split += [(Group(holders[0], (), (), text_of(slots)), holders) for holders, slots in fresh.items()]
+    fresh = [(holders, slots & ~held) for holders, slots in wanted]  # Slots that nobody held.
+    split += [(Group(holders[0], (), (), ranges_of(slots)), holders) for holders, slots in fresh if slots]
     return split
+
+
+@functools.lru_cache(4096)
+def mask_of(ranges: str) -> int:
+    """The slots of `0-99,105` as bits of a number: sets of slots are compared and joined all the time."""
+    mask = 0
+    for part in ranges.split(",") if ranges else ():
+        first, _, last = part.partition("-")
+        mask |= (1 << (int(last or first) + 1)) - (1 << int(first))
+    return mask
+
+
+def ranges_of(mask: int) -> str:
+    """The other way round."""
+    runs = ((run.start(), run.end() - 1) for run in re.finditer("1+", bin(mask)[:1:-1]))
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
 
 
 def slots_in(ranges: str) -> Iterable[int]:
@@ -453,13 +496,10 @@ def slots_in(ranges: str) -> Iterable[int]:
 
 def text_of(slots: Iterable[int]) -> str:
     """Slots as `0-99,105`."""
-    runs: list[list[int]] = []
-    for slot in sorted(slots):
-        if runs and runs[-1][1] == slot - 1:
-            runs[-1][1] = slot
-        else:
-            runs.append([slot, slot])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in runs)
+    bits = bytearray(2048)
+    for slot in slots:
+        bits[slot >> 3] |= 1 << (slot & 7)
+    return ranges_of(int.from_bytes(bits, "little"))
 
 
 def merged(events: Iterable[Event]) -> list[Event]:
@@ -472,7 +512,7 @@ def merged(events: Iterable[Event]) -> list[Event]:
         rest = repr([pair for pair in event.fields if pair[0] != "slots"])
         first, count = together.get((event.kind, rest), (event, 0))
         slots = str(dict(event.fields).get("slots", ""))
-        together[event.kind, rest] = (first, count + sum(1 for _ in slots_in(slots)))
+        together[event.kind, rest] = (first, count + mask_of(slots).bit_count())
     return [
         Event(one.kind, tuple((name, count if name == "slots" else value) for name, value in one.fields))
         for one, count in together.values()
@@ -484,12 +524,15 @@ def first_to_hear(before: Document, after: Document) -> tuple[str, ...]:
 
     From then on it refuses the stream of the main before it, which can acknowledge no strict write any more.
     """
-    old: dict[int, str] = {}
+    old: dict[str, int] = {}
+    known = 0
     for group in groups_of(before.get("slots", ())):
-        old.update(dict.fromkeys(slots_in(group.ranges), group.main))
+        slots = mask_of(group.ranges)
+        old[group.main] = old.get(group.main, 0) | slots
+        known |= slots
     fresh = {
         group.main
         for group in groups_of(after.get("slots", ()))
-        if any(old.get(slot, group.main) != group.main for slot in slots_in(group.ranges))
+        if mask_of(group.ranges) & known & ~old.get(group.main, 0)
     }
     return tuple(sorted(fresh))

@@ -32,6 +32,9 @@ class Session:
 
     main: str
     copy: str
+    # What the copy asks for, under which topology.
+    slots: frozenset[int]
+    epoch: int
     broken: bool = False
 
 
@@ -118,6 +121,11 @@ class SimulatedNode:
             self.known, self.by_slot = self.document, by_slot(self.document["slots"])
         return self.by_slot
 
+    def slots_from(self, main: str) -> frozenset[int]:
+        """What we are to get from a main."""
+        groups = self.groups().items()
+        return frozenset(slot for slot, group in groups if group.main == main and self.name in group.copies)
+
     def accepted(self) -> bool:
         """Whether the topology means this life of ours."""
         runs = {node["id"]: node["run"] for node in self.document["nodes"]}
@@ -138,14 +146,16 @@ class SimulatedNode:
             self.serves_from = max(self.serves_from, self.last_ack + LEASE)
         mains = {group.main for group in now.values() if self.name in group.copies}
         if self.world.mutant != "not-fenced":
-            for name in [name for name in self.incoming if name not in mains]:
-                del self.incoming[name]
+            for name, one in list(self.incoming.items()):
+                if name not in mains or one.session.slots != self.slots_from(name):
+                    one.session.broken = True
+                    del self.incoming[name]
         copies = {name for slot in mine for name in now[slot].copies}
         for name in [name for name in self.outgoing if name not in copies]:
             del self.outgoing[name]
         for name, out in self.outgoing.items():
-            if any(name in now[slot].copies and slot not in out.copied for slot in mine):
-                out.session.broken = True  # It lacks slots that it should have now: begin anew.
+            if {slot for slot in mine if name in now[slot].copies} != out.session.slots:
+                out.session.broken = True  # It should have other slots now: begin anew.
         self.settle()
         return self.accepted() or not mine
 
@@ -264,11 +274,18 @@ class SimulatedNode:
             self.transmit(name, lambda copy: copy.take_record(session, seq, slot, value, sent))
         out.sent_up_to = seq
 
-    def connected(self, session: Session, run: str, seq: int, learner: bool) -> None:
+    def connected(self, session: Session, run: str, seq: int) -> None:
         """A copy asks for what it lacks, or for everything."""
         groups = self.groups()
         slots = [s for s, g in groups.items() if g.main == self.name and session.copy in g.copies]
-        if not slots or not self.accepted():
+        if session.epoch != self.document["epoch"] and self.world.mutant not in {
+            "not-fenced",
+            "epoch-not-checked",
+        }:
+            session.broken = True
+            return
+        if not slots or not self.accepted() or session.slots != set(slots):
+            session.broken = True
             return
         out = self.outgoing[session.copy] = Outgoing(session)
         oldest = self.records[-RING][0] if len(self.records) > RING else 0
@@ -283,10 +300,6 @@ class SimulatedNode:
             for number, slot, value in self.records:
                 if number > seq and slot in slots:
                     self.push(name, number, slot, value)
-            return
-        if not learner and self.world.mutant != "copy-over-replica":
-            out.state = "connecting"
-            out.session.broken = True  # Not before it is a learner: what it holds may be needed.
             return
         run_now = self.run
         self.transmit(name, lambda copy: copy.begin_copy(session, run_now))
@@ -342,9 +355,11 @@ class SimulatedNode:
             return
         one.state, one.run, one.seq, one.heard = "copying", run, -1, self.world.now
         self.applied.pop(session.main, None)
-        for slot, group in self.groups().items():
-            if group.main == session.main and self.name in group.copies:
-                self.values.pop(slot, None)
+        # What is here stays until its main's is: all that was acknowledged is here at every moment.
+        if self.world.mutant == "copy-over-replica":
+            for slot, group in self.groups().items():
+                if group.main == session.main and self.name in group.copies:
+                    self.values.pop(slot, None)
 
     def take_copy(self, session: Session, slot: int, value: Any) -> None:
         if one := self.current(session):
@@ -421,13 +436,10 @@ class SimulatedNode:
                 continue
             if one:
                 one.session.broken = True
-            session = Session(name, self.name)
+            session = Session(name, self.name, self.slots_from(name), self.document["epoch"])
             run, seq = self.applied.get(name, ("", -1))
             self.incoming[name] = Incoming(session, heard=self.world.now)
-            learner = all(
-                self.name in g.learners for g in groups.values() if g.main == name and self.name in g.copies
-            )
-            asking = partial(self.world.nodes[name].connected, session, run, seq, learner)
+            asking = partial(self.world.nodes[name].connected, session, run, seq)
             self.world.send(self.name, name, asking)
 
 

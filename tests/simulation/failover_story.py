@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
+from fastcache.health.roles import groups_of, slots_in
 from tests.history.linear import Verdict, judge
+from tests.simulation.failover_node import by_slot
 from tests.simulation.failover_world import SLOTS, World
 
 BEGINS, ENDS, PATIENCE = 1.5, 10.0, 30.0
@@ -35,7 +37,7 @@ MUTANTS = (
 )
 
 
-KINDS = ("crash", "pause", "cut", "isolate", "unseen", "one-way", "loss", "service", "service-pause")
+KINDS = ("crash", "pause", "cut", "isolate", "unseen", "one-way", "loss", "service", "service-pause", "heir")
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,8 @@ def fault(world: World, kind: str) -> Callable[[], None]:
         everybody = [process for process in world.processes if process != name]
         if kind == "crash" and world.safe_to_crash(name):
             world.crash(name, seconds / 2)
+        elif kind == "heir":
+            crash_the_heir(world, seconds)
         elif kind == "pause":
             world.pause(name, seconds)
         elif kind == "cut":
@@ -127,6 +131,28 @@ def fault(world: World, kind: str) -> Callable[[], None]:
             world.pause(dice.choice(world.services).name, seconds)
 
     return happen
+
+
+def crash_the_heir(world: World, seconds: float) -> None:
+    """The main of a slot dies, and who takes its place soon after, while the others still learn of it."""
+    groups = groups_of(world.store.document["slots"])
+    if not groups:
+        return
+    group = world.dice.choice(groups)
+    if len(group.plain) < world.copies or not world.safe_to_crash(group.main):
+        return
+    slot, rest = next(iter(slots_in(group.ranges))), world.dice.uniform(0.0, 0.4)
+    until = world.now + 2.5
+    world.crash(group.main, 2.0 + seconds)
+
+    def look() -> None:
+        heir = by_slot(world.store.document["slots"])[slot].main
+        if heir != group.main:
+            world.at(world.now + rest, lambda: world.safe_to_crash(heir) and world.crash(heir, seconds / 2))
+        elif world.now < until:
+            world.at(world.now + 0.02, look)
+
+    look()
 
 
 def heal(world: World) -> None:

@@ -257,7 +257,7 @@ class Service:
                 self.take(name, Check(world.now, (world.now - began) * 1000, failure, str(failure)), report)
                 record = self.registry.find(name, "node")
                 assert record
-                pause = max(next_check_in(record.judgement, PACE) - (world.now - began), 0.0)
+                pause = max(next_check_in(record.judgement, PACE, urgent=True) - (world.now - began), 0.0)
                 self.later(pause, self.checking(name))
 
             node = world.nodes[name]
@@ -308,7 +308,8 @@ class Service:
             away = self.world.now - self.down_since.get(name, self.world.now)
             run = "" if self.world.mutant == "run-not-checked" else self.evidence.runs.get(name, "")
             unwilling = self.world.now < self.unwilling.get(name, 0.0)
-            nodes[name] = NodeView(record.judgement.status, run, away, unwilling)
+            silent = record.judgement.failures > 0
+            nodes[name] = NodeView(record.judgement.status, run, away, silent, unwilling)
         return View(
             nodes,
             self.evidence.links,

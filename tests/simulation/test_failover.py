@@ -18,14 +18,17 @@ BATCH = 20
 CAUGHT_BY = [
     ("acknowledged-before-replicas", ["isolate"], 0),
     ("goes-on-without-grant", ["isolate"], 3),
-    ("alone-without-replicas", ["cut"], 0),
-    ("run-not-checked", ["crash"], 1),
-    ("learner-promoted", ["cut", "isolate"], 29),
+    ("alone-without-replicas", ["cut"], 1),
+    ("run-not-checked", ["crash"], 5),
+    ("learner-promoted", ["cut", "isolate"], 20),
     ("epoch-not-checked", ["service-pause", "crash"], 2),
-    ("no-lease", ["isolate"], 22),
-    ("not-fenced", ["unseen"], 7),
-    ("announce-before-save", ["service", "crash"], 15),
-    ("store-not-fenced", ["service-pause", "unseen"], 8),
+    ("no-lease", ["unseen"], 10),
+    ("not-fenced", ["unseen"], 0),
+    ("announce-before-save", ["service", "crash"], 13),
+    ("copy-over-replica", ["heir"], 3),
+    ("dirty-reads", ["isolate"], 2),
+    ("joined-in-one-step", ["heir", "pause"], 7),
+    ("store-not-fenced", ["service-pause", "unseen"], 56),
 ]
 
 

@@ -143,14 +143,32 @@ def test_a_replica_that_restarted_or_fell_is_a_learner_before_its_main_goes_on_a
 
 def test_a_stream_that_stays_broken_and_a_main_that_asks_make_a_learner() -> None:
     before = document(group("a", "b"))
-    short = View(nodes(), links={("a", "b"): link("connecting", broken_since=10.0)}, now=10.2)
-    assert decide(before, short).slots == before["slots"]
-    long = View(nodes(), links={("a", "b"): link("connecting", broken_since=10.0)}, now=10.4)
-    assert decide(before, long).slots == [group("a", "", "b")]
-    old = View(nodes(), links={("a", "b"): link("connecting", epoch=6, broken_since=10.0)}, now=10.4)
-    assert decide(before, old).slots == before["slots"], "that was said under another topology"
-    asked = View(nodes(), grants=frozenset({("a", "b")}))
+    quiet = nodes(b=NodeView(UP, "b0", silent=True))
+    broken = {("a", "b"): link("connecting", broken_since=10.0)}
+    assert decide(before, View(quiet, links=broken, now=10.2)).slots == before["slots"]
+    assert decide(before, View(quiet, links=broken, now=10.4)).slots == [group("a", "", "b")]
+    old = {("a", "b"): link("connecting", epoch=6, broken_since=10.0)}
+    assert decide(before, View(quiet, links=old, now=10.4)).slots == before["slots"], "under another topology"
+    asked = View(quiet, grants=frozenset({("a", "b")}))
     assert decide(before, asked).slots == [group("a", "", "b")]
+
+
+def test_a_replica_that_answers_is_given_time_and_none_is_given_up_for_a_main_that_may_be_falling() -> None:
+    before = document(group("a", "b"))
+    for state in ("connecting", "copying"):
+        broken = {("a", "b"): link(state, broken_since=10.0)}
+        assert decide(before, View(nodes(), links=broken, now=11.9)).slots == before["slots"]
+        assert decide(before, View(nodes(), links=broken, now=12.1)).slots == [group("a", "", "b")]
+        falling = nodes(a=NodeView(UP, "a0", silent=True))
+        assert decide(before, View(falling, links=broken, now=19.0)).slots == before["slots"]
+
+
+def test_a_replica_that_is_brought_up_to_date_may_be_promoted_and_a_learner_may_not() -> None:
+    received = {("b", "a"): link("copying", seq=-1)}
+    for strict in (True, False):
+        seen = View(nodes("a"), received=received, strict=strict)
+        assert decide(document(group("a", "b")), seen).slots[0]["main"] == "b"
+        assert decide(document(group("a", "", "b")), seen).slots[0]["main"] == "a"
 
 
 def test_a_learner_becomes_a_replica_in_two_steps_each_seen_under_the_topology_in_force() -> None:

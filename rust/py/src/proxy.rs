@@ -64,6 +64,13 @@ impl Proxy {
         self.inner.trouble()
     }
 
+    /// The same, once it is another than `seen`, or after `timeout_seconds`.
+    fn trouble_after(&self, py: Python<'_>, seen: u64, timeout_seconds: f64) -> PyResult<u64> {
+        let timeout = Duration::try_from_secs_f64(timeout_seconds)
+            .map_err(|_| PyValueError::new_err("timeout_seconds: not a length of time"))?;
+        Ok(py.detach(|| self.inner.trouble_after(seen, timeout)))
+    }
+
     /// The counters by name; whole numbers come as int.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stats = PyDict::new(py);

@@ -91,8 +91,8 @@ pub struct Engine {
     pub replication: Option<Box<crate::replication::Replication>>,
     /// Clients with replies that are held until replicas have what they tell of.
     pub holding: Vec<Token>,
-    /// The pause is that of a node that was promoted: only requests with keys wait.
-    pub promoting: bool,
+    /// Slots that were taken over this moment, and the time of the steady clock (ms) until which requests for them wait.
+    pub promotion: Option<Box<(u64, crate::stream::SlotSet)>>,
     /// Has something done here by the loop, from another thread.
     pub errands: Option<Errands>,
     /// What is written, for those who listen.
@@ -201,7 +201,7 @@ impl Engine {
             membership: None,
             replication: None,
             holding: Vec::new(),
-            promoting: false,
+            promotion: None,
             errands: None,
             tls: None,
             tail: crate::stream::tail::Tail::default(),
@@ -278,15 +278,15 @@ impl Engine {
 
     /// Whether a pause holds this request of a client back: all of them, or those that write.
     pub fn holds(&self, client: &Client, args: &crate::resp::Args<'_>) -> bool {
-        let Some((_, only_writes)) = self.paused else {
-            return false;
-        };
         let Some((row, _)) = super::dispatch::resolve_quietly(args) else {
             return false;
         };
-        if self.promoting && row.keys.is_empty() && row.name != "exec" {
-            return false;
+        if self.promotion_holds(client, row, args) {
+            return true;
         }
+        let Some((_, only_writes)) = self.paused else {
+            return false;
+        };
         let queueing = client.multi.is_some() && row.name != "exec";
         let writes = row.is(super::table::flag::WRITE | super::table::flag::MAY_REPLICATE)
             || (row.name == "exec"
@@ -298,13 +298,47 @@ impl Engine {
         !args.is(0, "CLIENT") && !queueing && (!only_writes || writes)
     }
 
-    /// Have requests for keys wait for so many ms: the main before us may still answer reads.
-    pub fn wait_before_serving(&mut self, milliseconds: u64) {
-        let until = self.store.now() + milliseconds;
-        if self.paused.is_none_or(|(end, _)| end < until) {
-            self.promoting = self.paused.is_none() || self.promoting;
-            self.paused = Some((until, false));
+    /// Whether anything holds requests back: a look before [`Engine::holds`].
+    #[inline]
+    pub fn may_hold(&self) -> bool {
+        self.paused.is_some() || self.promotion.is_some()
+    }
+
+    fn promotion_holds(&self, client: &Client, row: &super::Command, args: &crate::resp::Args<'_>) -> bool {
+        let Some((_, slots)) = self.promotion.as_deref() else { return false };
+        let touches = |row: &super::Command, args: &crate::resp::Args<'_>| {
+            let mut touches = false;
+            row.each_key(args, |at, _| touches |= slots.contains(crate::slot::slot_of(args.at(at))));
+            touches
+        };
+        match &client.multi {
+            Some(multi) if row.name == "exec" => multi.queue.iter().any(|(row, args)| touches(row, &args.as_args())),
+            Some(_) => false,
+            None => touches(row, args),
         }
+    }
+
+    /// Have requests for slots that are ours from now on wait until then (the steady clock in ms): the main before us
+    /// may still answer reads.
+    pub fn wait_before_serving(&mut self, until: u64, slots: crate::stream::SlotSet) {
+        match &mut self.promotion {
+            Some(promotion) => {
+                promotion.0 = promotion.0.max(until);
+                slots.iter().for_each(|slot| promotion.1.insert(slot));
+            }
+            None => self.promotion = Some(Box::new((until, slots))),
+        }
+    }
+
+    /// Serve those who wait for slots that were taken over, when it is time. How many ms are left otherwise.
+    pub fn end_promotion(&mut self, now: u64) -> Option<u64> {
+        let left = self.promotion.as_deref()?.0.saturating_sub(now);
+        if left > 0 {
+            return Some(left);
+        }
+        self.promotion = None;
+        self.resume_held();
+        None
     }
 
     /// Whether a request must wait until a huge value that it writes is copied.
@@ -328,7 +362,6 @@ impl Engine {
     /// End a pause: who was held back is served again.
     pub fn unpause(&mut self) {
         self.paused = None;
-        self.promoting = false;
         self.resume_held();
     }
 

@@ -59,6 +59,8 @@ pub struct Replication {
     /// Replicas in sync, as the topology says, that are not connected.
     absent: Vec<Absent>,
     listens: bool,
+    /// When we last acknowledged anything over a stream that has ended, ms of the steady clock.
+    promised: u64,
 }
 
 /// A replica that should be connected: what it had, and since when it lacks something, ms of the steady clock.
@@ -159,13 +161,13 @@ fn wanted(membership: &Membership) -> BTreeMap<u16, SlotSet> {
     wanted
 }
 
-/// Begin and end streams as the topology in force says. `now` is the steady clock in ms.
-pub fn reconcile(engine: &mut Engine, before: Option<&Membership>, now: u64) {
+/// Begin and end streams as the topology in force says.
+pub fn reconcile(engine: &mut Engine, before: Option<&Membership>) {
     let Some(membership) = engine.membership.take() else { return };
     let mut replication = engine.replication.take().unwrap_or_default();
     let mut ended: Vec<Token> = Vec::new();
 
-    let mut wait = 0;
+    let mut taken = SlotSet::default();
     let mut wanted = wanted(&membership);
     let passive: SlotSet = wanted.values().flat_map(SlotSet::iter).collect();
     let name = |index: u16| membership.document.nodes()[usize::from(index)].id.clone();
@@ -177,10 +179,8 @@ pub fn reconcile(engine: &mut Engine, before: Option<&Membership>, now: u64) {
             Some(slots) if slots == sink.slots => kept.push(sink),
             other => {
                 ended.extend(sink.token.take());
-                if sink.slots.iter().any(|slot| membership.own.contains(slot)) && sink.promised > 0 {
-                    // Its former main may be answering reads by what we promised.
-                    wait = wait.max((sink.promised + LEASE_MS + LEASE_MS / 20).saturating_sub(now));
-                }
+                sink.slots.iter().filter(|&slot| membership.own.contains(slot)).for_each(|slot| taken.insert(slot));
+                replication.promised = replication.promised.max(sink.promised);
                 if let Some(slots) = other {
                     let mut next = Sink::new(&sink.main, slots);
                     // What we have of all of them is good to go on from.
@@ -243,11 +243,13 @@ pub fn reconcile(engine: &mut Engine, before: Option<&Membership>, now: u64) {
             replication.absent.push(Absent { peer, acked: seq, since: None });
         }
     }
+    let promised = replication.promised;
     if membership.replicates() {
         engine.replication = Some(replication);
     }
-    if wait > 0 {
-        engine.wait_before_serving(wait);
+    if promised > 0 && !taken.is_empty() {
+        // Whoever was their main may be answering reads by what we promised.
+        engine.wait_before_serving(promised + LEASE_MS + LEASE_MS / 20, taken);
     }
     engine.membership = Some(membership);
     for token in ended {

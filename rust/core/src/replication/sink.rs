@@ -8,8 +8,13 @@ use super::frames::{self, Frame};
 use super::source::records;
 use crate::command::Engine;
 use crate::command::client::Token;
+use crate::store::keyspace::DATABASES;
 use crate::stream::SlotSet;
 use crate::stream::apply::Applier;
+use crate::stream::codec::{self, Failure, Garbage, Reader};
+use crate::stream::tail::{Kind, Record};
+use std::collections::HashSet;
+use std::hash::BuildHasher;
 
 /// Slots whose digests are worked out in one turn of the loop, at most; and entries.
 const DIGESTS_IN_A_TURN: usize = 256;
@@ -46,8 +51,41 @@ pub struct Sink {
     /// What was greeted with: the answer to the password, the one to the question.
     pub greeted: Greeting,
     applier: Applier,
+    arriving: Option<Arriving>,
     /// The next slot whose digest is to be told.
     telling: Option<u16>,
+}
+
+/// A slot whose entries arrive. What is here of it stays until the main's is: a replica holds all that was acknowledged
+/// at every moment, so it may take its main's place even now. Keys that have not come when the slot is complete go then.
+struct Arriving {
+    slot: u16,
+    /// Hashes of what has come; `None` where nothing was here before.
+    came: Option<HashSet<u64, foldhash::fast::RandomState>>,
+}
+
+impl Arriving {
+    fn new(slot: u16, empty: bool) -> Arriving {
+        Arriving { slot, came: (!empty).then(HashSet::default) }
+    }
+
+    /// A record came. While a slot arrives in pieces its records are written by effect: entries and removals.
+    fn note(&mut self, record: &Record<'_>) -> Result<(), Garbage> {
+        match record.kind {
+            Kind::Swap if record.concerns(&[self.slot].into_iter().collect()) => {
+                Err(Garbage("databases changed places while a slot was copied: it must be copied anew"))
+            }
+            Kind::Entry if record.slot == self.slot => {
+                if let Some(came) = &mut self.came {
+                    let head = codec::read_head(&mut Reader::new(record.payload))?;
+                    let hash = came.hasher().hash_one((head.database, &head.key[..]));
+                    came.insert(hash);
+                }
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// How far the main has answered.
@@ -80,6 +118,7 @@ impl Sink {
             promised: 0,
             greeted: Greeting::Question,
             applier: Applier::new(),
+            arriving: None,
             telling: None,
         }
     }
@@ -107,11 +146,18 @@ impl Sink {
                     return Err(format!("slot {slot} does not belong to this stream"));
                 }
                 if first {
-                    engine.store.flush_slot(None, slot);
+                    self.arriving = Some(Arriving::new(slot, engine.store.len_of_slot(slot) == 0));
                 }
                 self.apply(engine, entries)?;
             }
-            Frame::Copied { .. } => self.copied += 1,
+            Frame::Copied { slot, .. } => {
+                self.copied += 1;
+                if let Some(Arriving { slot: arrived, came: Some(came) }) = self.arriving.take()
+                    && arrived == slot
+                {
+                    self.remove_others(engine, slot, &came)?;
+                }
+            }
             Frame::Whole { seq } => (self.whole, self.seq) = (true, seq),
             Frame::Ack { .. } | Frame::Digests { .. } => return Err("it sends what only a replica sends".into()),
         }
@@ -126,7 +172,11 @@ impl Sink {
         for record in records(bytes) {
             done = match record {
                 Ok(record) => {
-                    self.applier.apply(engine, &record, Some(&self.slots)).map_err(|failure| failure.to_string())
+                    let noted = self.arriving.as_mut().map_or(Ok(()), |arriving| arriving.note(&record));
+                    noted
+                        .map_err(Failure::from)
+                        .and_then(|()| self.applier.apply(engine, &record, Some(&self.slots)))
+                        .map_err(|failure| failure.to_string())
                 }
                 Err(garbage) => Err(garbage.to_string()),
             };
@@ -136,6 +186,24 @@ impl Sink {
         }
         engine.store.applying = false;
         done
+    }
+
+    /// The main does not have these any more.
+    fn remove_others(
+        &mut self,
+        engine: &mut Engine,
+        slot: u16,
+        came: &HashSet<u64, foldhash::fast::RandomState>,
+    ) -> Result<(), String> {
+        for database in 0..DATABASES as u8 {
+            let entries = engine.store.entries_of_slot(database, slot);
+            let keys = entries.map(|handle| engine.store.key_of(handle));
+            let others = keys.filter(|key| !came.contains(&came.hasher().hash_one((database, &key[..]))));
+            for key in others.map(<[u8]>::to_vec).collect::<Vec<_>>() {
+                self.applier.remove(engine, database, &key);
+            }
+        }
+        Ok(())
     }
 
     /// What is to be said now: digests as long as there are any to be told, and what we have applied.
@@ -174,6 +242,7 @@ impl Sink {
     pub fn lost(&mut self, now_ms: u64) {
         self.token = None;
         self.telling = None;
+        self.arriving = None;
         self.applier.abandon_group();
         self.failures += 1;
         self.retry_at = now_ms + (25 << self.failures.min(6));

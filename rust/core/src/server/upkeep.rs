@@ -15,6 +15,8 @@ pub(super) struct Timers {
     huge_pages: bool,
     /// How soon the disk wants another turn, ms.
     pub(super) disk: Option<u64>,
+    /// How long slots that were taken over are not served yet, ms.
+    promotion: Option<u64>,
 }
 
 const ROUND_MS: u64 = 100;
@@ -39,7 +41,8 @@ impl Timers {
             until = until.min(end);
         }
         let disk = self.disk.unwrap_or(IDLE_ROUND_MS);
-        Duration::from_millis(until.saturating_sub(now).min(IDLE_ROUND_MS).min(disk))
+        let promotion = self.promotion.unwrap_or(IDLE_ROUND_MS);
+        Duration::from_millis(until.saturating_sub(now).min(IDLE_ROUND_MS).min(disk).min(promotion))
     }
 
     pub(super) fn due(&self, engine: &Engine) -> bool {
@@ -48,6 +51,7 @@ impl Timers {
             || now >= self.next_round
             || (engine.next_deadline > 0 && now >= engine.next_deadline)
             || engine.paused.is_some_and(|(end, _)| now >= end)
+            || engine.promotion.is_some()
     }
 }
 
@@ -59,6 +63,7 @@ impl EventLoop {
         if engine.paused.is_some_and(|(end, _)| now >= end) {
             engine.unpause();
         }
+        self.timers.promotion = engine.end_promotion(crate::command::replicate::steady_ms());
         self.timers.hurry = work_in_portions(engine);
         if now < self.timers.next_round {
             return;

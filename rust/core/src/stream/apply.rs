@@ -162,15 +162,20 @@ impl Applier {
         if usize::from(record.database) >= DATABASES || slot_of(key) != record.slot {
             return Err(Garbage("a removal is of another slot than its record"));
         }
+        self.remove(engine, record.database, key);
+        Ok(())
+    }
+
+    /// Remove a key, as a record that says so does.
+    pub fn remove(&mut self, engine: &mut Engine, database: u8, key: &[u8]) {
         engine.copies.before_write(&engine.store, key);
-        if let Some(found) = engine.store.find_any(record.database, key) {
+        if let Some(found) = engine.store.find_any(database, key) {
             engine.store.remove(found);
-            self.tell(engine, record.database, key);
+            self.tell(engine, database, key);
             if engine.tail.listening() {
-                engine.record_gone(record.database, key);
+                engine.record_gone(database, key);
             }
         }
-        Ok(())
     }
 
     /// Tell watchers, waiting clients and caches of a key that changed without a command.

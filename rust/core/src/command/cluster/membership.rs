@@ -138,7 +138,7 @@ pub fn obey(engine: &mut Engine, document: Document) -> Result<Obeyed, Fault> {
     }
     let membership = Membership::new(document, &own_id(engine), &engine.run_id);
     let before = engine.membership.replace(Box::new(membership));
-    replication::reconcile(engine, before.as_deref(), crate::clock::steady_ns() / 1_000_000);
+    replication::reconcile(engine, before.as_deref());
     send_on(engine);
     Ok(Obeyed::Taken)
 }

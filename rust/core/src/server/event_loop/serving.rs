@@ -108,7 +108,7 @@ impl EventLoop {
             if args.len() == 0 {
                 continue;
             }
-            let held = (self.engine.paused.is_some() && self.engine.holds(client, &args))
+            let held = (self.engine.may_hold() && self.engine.holds(client, &args))
                 || (!self.engine.copies.is_empty() && self.engine.copy_holds(client, &args));
             if held || !going(client) || (index > 0 && self.reply.len() > FLUSH_AT) {
                 // Not now: what was read ahead is read again when its turn comes.

@@ -46,7 +46,7 @@ impl EventLoop {
     pub(super) fn turned_away(&mut self, key: Key, owed: &Owed, reply: &[u8], request: &[u8]) {
         let now = self.engine.store.now();
         if self.stale_until <= now {
-            self.trouble.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            self.trouble.note();
         }
         self.stale_until = now + 1_000; // Whoever follows the topology had better ask for it.
         let parked = self.parked(owed, request, key, reply.to_vec());

@@ -79,7 +79,7 @@ pub(super) struct EventLoop {
     pub(super) notices: u64,
     pub(super) failing_over: bool,
     /// Rises with every failure, for who watches from another thread.
-    pub(super) trouble: Arc<AtomicU64>,
+    pub(super) trouble: Arc<super::trouble::Trouble>,
     /// Until then it looks as if there were a newer map than ours.
     pub(super) stale_until: u64,
     pub(super) jobs: HashMap<u64, Job>,
@@ -503,7 +503,7 @@ impl EventLoop {
         if let Some(breaker) = self.breakers.get_mut(node as usize) {
             // 50 ms, 100, 200 ... 5 s: a node that restarts is found again soon, one that is gone costs little.
             breaker.faults += 1;
-            self.trouble.fetch_add(1, Ordering::Relaxed);
+            self.trouble.note();
             breaker.closed_until = now + (50u64 << breaker.failures.min(7)).min(5_000);
             breaker.failures += 1;
         }

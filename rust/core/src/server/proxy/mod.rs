@@ -13,13 +13,13 @@ mod jobs;
 mod lane;
 mod life;
 mod options;
+mod trouble;
 mod upstream;
 mod vigil;
 
 use crate::command::Engine;
 use crate::route::Map;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ use super::runner::Runner;
 pub struct Proxy {
     settings: Mutex<Option<(crate::command::settings::Settings, options::Options)>>,
     runner: Runner<event_loop::Errand>,
-    trouble: Arc<AtomicU64>,
+    trouble: Arc<trouble::Trouble>,
 }
 
 impl Proxy {
@@ -92,7 +92,12 @@ impl Proxy {
 
     /// A number that rises when a node cannot be reached or turns requests away.
     pub fn trouble(&self) -> u64 {
-        self.trouble.load(Ordering::Relaxed)
+        self.trouble.count()
+    }
+
+    /// The same number, once it is another than `seen`, or after so long.
+    pub fn trouble_after(&self, seen: u64, longest: Duration) -> u64 {
+        self.trouble.after(seen, longest)
     }
 
     /// Figures for metrics; empty when the proxy does not answer within two seconds.
