@@ -15,6 +15,9 @@ use crate::resp::{Args, OwnedArgs};
 use crate::route::transaction::{self, share};
 use crate::route::{self, Merge, Merging, Part, Plan};
 
+/// What is told before any topology has come.
+const NO_MAP: &str = "LOADING the proxy has not heard yet which nodes there are; it goes on asking the health service";
+
 impl EventLoop {
     /// Serve the requests in `input`; returns how many bytes of it are done with.
     pub(super) fn serve(&mut self, token: Token, input: &[u8]) -> usize {
@@ -91,6 +94,11 @@ impl EventLoop {
             return false;
         }
         let plan = route::plan(row, args, &self.map);
+        if self.map.nodes().is_empty() && (row.name == "ping" || !matches!(plan, Plan::Here)) {
+            // Not PONG either: whoever balances must not send clients here yet.
+            self.answer_error(lane, &Fault::of(NO_MAP));
+            return true;
+        }
         if (client.monitor || client.subscriptions() > 0)
             && !matches!(plan, Plan::Here)
             && let Err(fault) = dispatch::admit(&mut self.engine, client, row, place, args)
