@@ -73,4 +73,6 @@ def start_fleet(directory: Path) -> Fleet:
     # The parts of a cluster outlive their parent; this one only stands for them.
     process = subprocess.Popen(["sleep", "infinity"])
     log = home / f"proxy-{ports['proxy']}" / "proxy.log"
-    return Fleet("ours", door, home / f"proxy-{ports['proxy']}", process, log, home=home, pids=pids, node=first)
+    return Fleet(
+        "ours", door, home / f"proxy-{ports['proxy']}", process, log, home=home, pids=pids, node=first
+    )
