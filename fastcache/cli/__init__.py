@@ -16,8 +16,7 @@ COMMANDS = {
     "up": "Start a cluster on this machine and return when it answers.",
     "down": "Stop the cluster that 'up' started.",
     "status": "Show how the cluster is; exit code 3 when a part of it is not well.",
-    "renew": "Have the proxies become the program and settings as they stand now; no request is lost.",
-    "node": "Run one cache node in the foreground, as a service manager does.",
+    "node": "Run one cache node in the foreground; add, drain and remove nodes of a cluster.",
     "proxy": "Run one proxy in the foreground, as a service manager does.",
     "health": "Run the health and topology service in the foreground.",
     "import": "Bring in the keys of a Redis: from an RDB file, or from a server that runs.",
@@ -27,6 +26,7 @@ COMMANDS = {
     "failover": "Let the copies of a node take over at once.",
     "pause": "Suspend automatic failover.",
     "resume": "Let automatic failover go on.",
+    "rebalance": "Move slots to where they belong, while everything serves.",
     "ring": "Show which node holds which slots, and what a change would move.",
 }
 # Commands whose name cannot be that of a module.

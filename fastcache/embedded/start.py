@@ -12,7 +12,6 @@ from fastcache.daemon import launch
 from fastcache.embedded import balancer
 from fastcache.embedded.plan import ProcessSpec
 from fastcache.errors import FastCacheError
-from fastcache.proxy import run as proxy_run
 from fastcache.proxy import settings as proxy_settings
 
 # The log of the life before the last start is kept beside the present one.
@@ -41,12 +40,19 @@ def start_proxy(spec: ProcessSpec, _specs: Specs) -> subprocess.Popen[bytes]:
     """A lean process as well."""
     write_configuration(spec, toml(spec.settings))
     judged = proxy_settings.judged(dict(spec.settings), spec.name, {})
-    again = [sys.executable, "-c", proxy_run.PROGRAM, "proxy", "--config", str(spec.configuration)]
-    return lean(spec, judged.for_the_process(again), launch.PROXY)
+    return lean(spec, judged.for_the_process(), launch.PROXY)
 
 
 def start_health(spec: ProcessSpec, specs: Specs) -> subprocess.Popen[bytes]:
     """The service with all nodes and proxies listed: nobody needs to register."""
+    write_health(spec, specs)
+    program = "from fastcache.cli import main; main()"
+    arguments = [sys.executable, "-c", program, "health", "--config", str(spec.configuration)]
+    return detached(arguments, spec.log, spec.directory)
+
+
+def write_health(spec: ProcessSpec, specs: Specs) -> None:
+    """The file of the health service, with the members among `specs`."""
     # With all members listed there is nobody to wait for before slots are placed.
     special = {"port", "replicas", "flags"}
     texts = tuple(pair for pair in spec.settings if pair[0] not in special)
@@ -60,9 +66,6 @@ def start_health(spec: ProcessSpec, specs: Specs) -> subprocess.Popen[bytes]:
             lines += [f"host = {config.toml_text(member.endpoint.host)}", f"port = {member.endpoint.port}"]
             lines += [f"unix-socket = {config.toml_text(member.unix)}"]
     write_configuration(spec, lines)
-    program = "from fastcache.cli import main; main()"
-    arguments = [sys.executable, "-c", program, "health", "--config", str(spec.configuration)]
-    return detached(arguments, spec.log, spec.directory)
 
 
 def start_balancer(spec: ProcessSpec, specs: Specs) -> subprocess.Popen[bytes]:

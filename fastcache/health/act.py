@@ -20,6 +20,7 @@ from fastcache import _core
 from fastcache.health import compose, decide
 from fastcache.health.decide import Judgement
 from fastcache.health.observe import Prober
+from fastcache.health.rebalance import Rebalance
 from fastcache.health.registry import Kind, Member, Outcome, Record, Registry
 from fastcache.health.replication import Replication
 from fastcache.health.roles import Event, Wish
@@ -83,6 +84,7 @@ class Service:
         self.flags: tuple[str, ...] = settings.flags
         self.one_at_a_time = asyncio.Lock()
         self.replication = Replication(self)
+        self.rebalance = Rebalance(self)
         self.joined_at = 0.0
         self.admit = False
         self.changed = asyncio.Event()
@@ -112,6 +114,7 @@ class Service:
         """Campaign, lead or follow until told to stop."""
         publishing = asyncio.create_task(self.publish_for_ever())
         listening = asyncio.create_task(self.replication.listen_for_ever())
+        moving = asyncio.create_task(self.rebalance.run_for_ever())
         try:
             while not self.stopping.is_set():
                 await self.take_turn()
@@ -119,7 +122,8 @@ class Service:
         finally:
             publishing.cancel()
             listening.cancel()
-            await asyncio.gather(publishing, listening, return_exceptions=True)
+            moving.cancel()
+            await asyncio.gather(publishing, listening, moving, return_exceptions=True)
             self.stop_watching()
             self.prober.close()
             try:
@@ -194,6 +198,7 @@ class Service:
             return
         self.announce(published(stored.topology))
         self.saved = stored.epoch
+        self.rebalance.restore(stored.orders)
         self.flags = tuple(self.document["flags"])
         members = msgspec.json.decode(stored.members, type=list[Member])
         keep = {(member.kind, member.id) for member in members}
@@ -331,6 +336,7 @@ class Service:
             return False
         self.log("info", "left", **{kind: member_id})
         self.replication.evidence.forget(member_id)
+        self.rebalance.forget(member_id)
         self.watch_all()
         self.touch()
         return True
@@ -346,8 +352,8 @@ class Service:
         while True:
             await self.changed.wait()
             rest = self.compose_seconds * (1 / PUBLISHING_SHARE - 1)
-            if self.replication.on:
-                rest = min(rest, LONGEST_REST_SECONDS)  # Somebody may be waiting for a new main.
+            if self.replication.on or self.rebalance.under_way:
+                rest = min(rest, LONGEST_REST_SECONDS)  # Somebody may be waiting for a main.
             await asyncio.sleep(max(GATHER_SECONDS, rest))
             self.changed.clear()
             if not self.leading:
@@ -375,14 +381,17 @@ class Service:
         document, events = self.draft(), list[Event]()
         if self.replication.on and (before.get("slots") or self.may_place()):
             document, events = await self.replication.decided(document, before, wish)
+        document, moved = self.rebalance.applied(document)
         behind = self.saved > self.epoch or self.epoch_floor > self.epoch
-        if not compose.differs(document, self.document) and not behind:
+        if not compose.differs(document, self.document) and not behind and not self.rebalance.unsaved:
             return False
         document["epoch"] = max(self.epoch, self.epoch_floor, self.saved) + 1
         fresh = published(msgspec.json.encode(document))
         members = msgspec.json.encode([record.member for record in self.registry])
         self.compose_seconds = time.process_time() - began
-        await self.in_thread(self.store.save, Stored(fresh.epoch, fresh.body, members), self.saved)
+        stored = Stored(fresh.epoch, fresh.body, members, self.rebalance.saved())
+        self.rebalance.unsaved = False
+        await self.in_thread(self.store.save, stored, self.saved)
         self.saved = fresh.epoch
         if admitting:
             self.admit = False
@@ -392,9 +401,13 @@ class Service:
             # It restarted this very moment and never was a main: all is as before, under the next epoch.
             self.touch()
             return False
+        if not await self.rebalance.hand_over(before, document, fresh.body):
+            self.touch()
+            return False
         self.announce(fresh)
         self.log("info", "topology", epoch=fresh.epoch, nodes=len(document["nodes"]))
         self.replication.note(events, fresh.epoch, wish, how)
+        self.rebalance.note(moved)
         if self.replication.on:
             self.replication.push_all()
         return True
@@ -438,6 +451,7 @@ class Service:
             health=tuple(sorted(urls)) if urls else (self.settings.url,),
             layout=self.settings.replica_placement,
             pairs=self.settings.pairs,
+            weights=tuple(sorted(self.rebalance.orders.weights.items())),
         )
 
     def may_place(self) -> bool:

@@ -1,7 +1,7 @@
 """Compose the topology that ought to be, from members, verdicts and the topology that is. Pure.
 
-Without replication, slots are placed anew only when something they depend on changed; a verdict alone
-never moves one. With it (`with_roles`) mains stay where their data is, and roles.py says who takes over.
+Slots stay where their data is: only those of a node that has left are placed anew here.
+What should move is moves.py's; with replication (`with_roles`) roles.py says who takes over.
 """
 
 from collections.abc import Iterable
@@ -35,6 +35,8 @@ class Shape:
     # `ring`: copies on the next nodes of the circle; `pairs`: nodes that hold the same slots, all of them.
     layout: str = "ring"
     pairs: tuple[tuple[str, ...], ...] = ()
+    # Nodes whose weight an operator has changed.
+    weights: tuple[tuple[str, int], ...] = ()
 
 
 def compose(
@@ -46,6 +48,8 @@ def compose(
     """
     members = sorted(records, key=lambda record: record.member.id)
     nodes = [described(record) for record in members if record.member.kind == "node"]
+    weights = dict(shape.weights)
+    nodes = [{**node, "weight": weights.get(node["id"], node["weight"])} for node in nodes]
     document: Document = {
         "cluster": {"id": shape.cluster_id, "name": shape.cluster},
         "epoch": before.get("epoch", 0),
@@ -64,12 +68,10 @@ def compose(
     if REPLICATION in before.get("flags", []):
         # Nobody keeps the copies up to date any more.
         document["slots"] = [{**one, "replicas": [], "learners": []} for one in document["slots"]]
-    if place_now and (
-        placement_inputs(document) != placement_inputs(before)
-        or not document["slots"]
-        or (admit and waiting(document))
-    ):
-        document["slots"] = placed(document, before, admit)
+    if place_now and (not document["slots"] or orphaned(document)):
+        document["slots"] = placed(document, before, admit, keep_mains=True)
+        if not before.get("slots"):
+            document["moves"] = []
     return document
 
 
@@ -105,12 +107,6 @@ def count(ranges: str) -> int:
     return roles.mask_of(ranges).bit_count()
 
 
-def waiting(document: Document) -> bool:
-    """Whether a node could hold slots and holds none."""
-    holders = holding(document)
-    return any(node["weight"] and node["id"] not in holders for node in document["nodes"])
-
-
 def holding(document: Document) -> set[str]:
     """Ids of all nodes that hold slots."""
     return {
@@ -134,10 +130,10 @@ def described(record: Record) -> Document:
     }
 
 
-def placement_inputs(document: Document) -> object:
-    """All that slots depend on."""
-    nodes = [(n["id"], n["host"], n.get("rack", ""), n.get("weight", 100)) for n in document.get("nodes", [])]
-    return (nodes, document.get("replicas"), document.get("virtual_nodes"))
+def orphaned(document: Document) -> bool:
+    """Whether a node that has left was the main of any slot."""
+    known = {node["id"] for node in document["nodes"]}
+    return any(group["main"] not in known for group in document["slots"])
 
 
 def placed(document: Document, before: Document, admit: bool, *, keep_mains: bool = False) -> list[Document]:
@@ -158,7 +154,7 @@ def placed(document: Document, before: Document, admit: bool, *, keep_mains: boo
         msgspec.json.encode(members),
         msgspec.json.encode({"slots": before.get("slots", [])}),
         virtual_nodes=document["virtual_nodes"],
-        replicas=document["replicas"] if keep_mains else 0,
+        replicas=document["replicas"] if REPLICATION in document["flags"] else 0,
         keep_mains=keep_mains,
     )
     slots: list[Document] = msgspec.json.decode(answer)["slots"]

@@ -68,6 +68,12 @@ class Granting(msgspec.Struct, forbid_unknown_fields=True):
     epoch: Annotated[int, Meta(ge=0)]
 
 
+class Weighing(msgspec.Struct, forbid_unknown_fields=True):
+    """Nodes and the weights that they are to have; 0 takes all slots away."""
+
+    weights: dict[Id, Annotated[int, Meta(ge=0, le=100_000)]] = {}
+
+
 class HandOver(msgspec.Struct, forbid_unknown_fields=True):
     """Who is to give up its slots, and to whom; `plan`: only tell what would happen."""
 
@@ -93,6 +99,8 @@ def application(service: Service) -> Starlette:
         ("/topology/stream", face.stream),
         ("/locate/{key:path}", face.locate),
         ("/replication", face.replication),
+        ("/rebalance", face.rebalance),
+        ("/rebalance/stream", face.rebalance_stream),
         ("/events", face.events_page),
         ("/metrics", face.metrics_page),
         ("/leader", face.leader),
@@ -116,6 +124,9 @@ def application(service: Service) -> Starlette:
         ("/pause", "POST", face.pause(True)),
         ("/resume", "POST", face.pause(False)),
         ("/flags", "POST", face.flags),
+        ("/rebalance/plan", "POST", face.rebalance_plan),
+        ("/rebalance/start", "POST", face.rebalance_start),
+        ("/rebalance/{verb}", "POST", face.rebalance_order),
     ]
     routes = [Route(path, handler, methods=["GET"]) for path, handler in reading]
     routes += [Route(path, face.guarded(handler), methods=[method]) for path, method, handler in changing]
@@ -350,8 +361,10 @@ class Face:
             record = self.service.registry.find(member_id, kind)
             if record is None:
                 raise HTTPException(404, f"there is no {kind} {member_id}")
-            if record.member.static:
-                raise HTTPException(409, f"{member_id} is listed in the configuration: remove it there")
+            if record.member.static and request.query_params.get("listed") != "removed":
+                raise HTTPException(
+                    409, f"{member_id} is listed in the configuration: remove it there (then ?listed=removed)"
+                )
             self.service.leave(member_id, kind)
             return json({"id": member_id, "epoch": self.service.epoch})
 
@@ -369,6 +382,7 @@ class Face:
         """Give slots to nodes that wait for some."""
         self.service.admit = True
         self.service.touch()
+        self.service.rebalance.stirred.set()
         return json({"epoch": self.service.epoch}, 202)
 
     async def restore(self, request: Request) -> Response:
@@ -414,6 +428,49 @@ class Face:
                 raise HTTPException(503, str(error), {"Retry-After": "1"}) from None
 
         return hand_over
+
+    # --- moves of slots -----------------------------------------------------------------------------
+
+    async def rebalance(self, _request: Request) -> Response:
+        """What moves, and how far it is."""
+        return json(self.service.rebalance.told())
+
+    async def rebalance_stream(self, _request: Request) -> Response:
+        """The same as server-sent events, as often as it changes."""
+
+        async def events() -> AsyncIterator[bytes]:
+            async for told in self.service.rebalance.progress():
+                yield b"event: rebalance\ndata: %b\n\n" % msgspec.json.encode(told)
+
+        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+        return StreamingResponse(events(), headers=headers, media_type="text/event-stream")
+
+    async def rebalance_plan(self, request: Request) -> Response:
+        """What would move with these weights."""
+        told = await body(request, Weighing)
+        return json(await self.service.rebalance.plan(told.weights))
+
+    async def rebalance_start(self, request: Request) -> Response:
+        """Move slots until everybody has a fair share by weight."""
+        told = await body(request, Weighing)
+        try:
+            self.service.rebalance.start(told.weights)
+        except RefusedError as error:
+            raise HTTPException(409, str(error)) from None
+        return json(self.service.rebalance.told(), 202)
+
+    async def rebalance_order(self, request: Request) -> Response:
+        """Pause, resume or cancel."""
+        work = self.service.rebalance
+        verbs = {"pause": work.pause, "resume": work.resume, "cancel": work.cancel}
+        verb = verbs.get(request.path_params["verb"])
+        if verb is None:
+            raise HTTPException(404, "it is one of plan, start, pause, resume, cancel")
+        try:
+            verb()
+        except RefusedError as error:
+            raise HTTPException(409, str(error)) from None
+        return json(work.told())
 
     def pause(self, wanted: bool) -> Handler:
         """Suspend or resume automatic failover."""

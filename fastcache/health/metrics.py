@@ -33,6 +33,7 @@ class ServiceCollector(Collector):
             "fastcache_topology_updates", "Topologies published or taken over.", service.publishes
         )
         yield from replication_metrics(service)
+        yield from rebalance_metrics(service)
         slots = service.current.topology.slots_down() if service.current else 0
         yield GaugeMetricFamily("fastcache_slots_unavailable", "Slots whose main is down or missing.", slots)
         labels = ["kind", "id"]
@@ -84,6 +85,25 @@ def replication_metrics(service: Service) -> Iterator[Metric]:
             lag.add_metric([one["main"], one["copy"]], one["lagMs"] / 1000)
             behind.add_metric([one["main"], one["copy"]], one["behind"])
     yield from (lag, behind)
+
+
+def rebalance_metrics(service: Service) -> Iterator[Metric]:
+    """How far slots have moved."""
+    told = service.rebalance.told()
+    active = told["state"] in {"running", "paused"} or bool(told["moves"])
+    for name, help_text, value in (
+        ("rebalance_in_progress", "1 while slots move, or are to.", int(active)),
+        ("rebalance_keys_moved", "Keys moved by the last rebalance so far.", told["keysMoved"]),
+        (
+            "rebalance_keys_total",
+            "Keys that the last rebalance has to move, as estimated.",
+            told["keysTotal"],
+        ),
+        ("rebalance_duration_seconds", "How long the last rebalance takes or took.", told["seconds"]),
+        ("fastcache_rebalance_slots_left", "Slots that are still to move.", told["slotsLeft"]),
+        ("fastcache_rebalance_given_up", "Moves of the last rebalance that were given up.", told["givenUp"]),
+    ):
+        yield GaugeMetricFamily(name, help_text, value)
 
 
 class Metrics:

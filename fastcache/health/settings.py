@@ -93,8 +93,11 @@ class Settings(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_field
     ] = 600.0
     placement: Annotated[
         Literal["auto", "manual"],
-        Meta(description="auto: a node that joins gets slots at once; manual: only by POST /placement."),
+        Meta(description="auto: slots move to a node that joins; manual: only by POST /rebalance/start."),
     ] = "auto"
+    move_slots: Annotated[
+        int, Meta(ge=1, le=16384, description="Slots that move at once from one node to another.")
+    ] = 512
     settle: Annotated[
         float,
         Meta(ge=0, le=600, description="Seconds of quiet among joining nodes before the first placement."),

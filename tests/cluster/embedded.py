@@ -31,7 +31,7 @@ class Embedded:
             capture_output=True,
             text=True,
             env=environment,
-            timeout=120,
+            timeout=300,
             stdin=subprocess.DEVNULL,
         )
 

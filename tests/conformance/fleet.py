@@ -14,8 +14,7 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.cluster.embedded import free_ports
-from tests.conformance.servers import Server, ServerFailedError, fastcache_command
+from tests.conformance.servers import Server, ServerFailedError, fastcache_command, free_port
 
 NODES = 4
 SECONDS = 120
@@ -27,8 +26,6 @@ class Fleet(Server):
 
     home: Path = Path()
     pids: tuple[int, ...] = ()
-    # The port of a node.
-    node: int = 0
 
     def alive(self) -> bool:
         return all(Path(f"/proc/{pid}").exists() for pid in self.pids)
@@ -51,7 +48,7 @@ def call(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def start_fleet(directory: Path) -> Fleet:
     """Start it; ports are free ones, the nodes' and the proxy's in a row."""
     home = directory / "c"
-    first = free_ports(NODES + 4)
+    first = free_port()
     ports = {"node": first, "proxy": first + NODES, "health": first + NODES + 1, "stats": first + NODES + 2}
     door = first + NODES + 3
     options = [f"--{kind}-port={port}" for kind, port in ports.items()]
@@ -69,10 +66,10 @@ def start_fleet(directory: Path) -> Fleet:
     if up.returncode:
         raise ServerFailedError(up.stdout + up.stderr)
     status = json.loads(call(home, "status", "-o", "json").stdout)
-    pids = tuple(int(one["pid"]) for kind in ("nodes", "proxies", "services") for one in status.get(kind, []))
+    pids = tuple(
+        int(one["pid"]) for kind in ("nodes", "proxies", "balancers") for one in status.get(kind, [])
+    )
     # The parts of a cluster outlive their parent; this one only stands for them.
     process = subprocess.Popen(["sleep", "infinity"])
     log = home / f"proxy-{ports['proxy']}" / "proxy.log"
-    return Fleet(
-        "ours", door, home / f"proxy-{ports['proxy']}", process, log, home=home, pids=pids, node=first
-    )
+    return Fleet("ours", door, home / f"proxy-{ports['proxy']}", process, log, home=home, pids=pids)

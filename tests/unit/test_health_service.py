@@ -47,12 +47,19 @@ def test_nodes_share_the_slots_and_a_verdict_moves_none() -> None:
     assert not compose.differs(composed(records(4), first), first)
 
 
-def test_a_node_that_joins_gets_slots_when_it_is_admitted() -> None:
+def test_a_node_that_joins_leaves_slots_where_their_data_is() -> None:
     before = composed(records(3), {})
-    waiting = composed(records(4), before, admit=False)
-    assert set(mains(waiting)) == {"n1", "n2", "n3"}
-    assert waiting["slots"] == before["slots"]
-    assert mains(composed(records(4), waiting))["n4"] == 4096
+    for admit in (False, True):
+        joined = composed(records(4), before, admit=admit)
+        assert joined["slots"] == before["slots"]
+        assert [node["id"] for node in joined["nodes"]] == ["n1", "n2", "n3", "n4"]
+
+
+def test_an_operator_s_weight_outranks_that_of_the_member() -> None:
+    shape = compose.Shape("shop", "c-1", weights=(("n2", 0),))
+    document = compose.compose(shape, records(3), {}, place_now=True, admit=True)
+    assert [node["weight"] for node in document["nodes"]] == [100, 0, 100]
+    assert set(mains(document)) == {"n1", "n3"}
 
 
 def test_slots_of_a_node_that_left_find_another_home_even_without_admission() -> None:
@@ -74,10 +81,10 @@ def test_sqlite_remembers_members_and_the_last_epoch(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path, "http://me")
     assert store.load() is None
     store.save(Stored(1, b"one", b"[]"), after=0)
-    store.save(Stored(5, b"five", b'["m"]'), after=1)
+    store.save(Stored(5, b"five", b'["m"]', b"{}"), after=1)
     store.close()
     again = SqliteStore(tmp_path, "http://me")
-    assert again.load() == Stored(5, b"five", b'["m"]')
+    assert again.load() == Stored(5, b"five", b'["m"]', b"{}")
     assert again.epoch() == 5
     again.close()
 

@@ -14,6 +14,8 @@ class Stored:
     epoch: int
     topology: bytes
     members: bytes
+    # What was set going (rebalance.py): JSON, empty when nothing ever was.
+    orders: bytes = b""
 
 
 class DeposedError(Exception):

@@ -183,6 +183,7 @@ def packed(stored: Stored) -> bytes:
     parts = {
         "epoch": stored.epoch,
         "members": stored.members.decode(),
+        "orders": stored.orders.decode(),
         "topology": stored.topology.decode(),
     }
     return zlib.compress(json.dumps(parts).encode(), 6)
@@ -190,4 +191,5 @@ def packed(stored: Stored) -> bytes:
 
 def unpacked(value: bytes) -> Stored:
     parts = json.loads(zlib.decompress(value))
-    return Stored(parts["epoch"], parts["topology"].encode(), parts["members"].encode())
+    orders = parts.get("orders", "").encode()
+    return Stored(parts["epoch"], parts["topology"].encode(), parts["members"].encode(), orders)

@@ -14,6 +14,7 @@ create table if not exists topology (epoch integer primary key, document blob no
 create table if not exists members (one integer primary key check (one = 1), list blob not null);
 create table if not exists ledger (one integer primary key check (one = 1), document blob not null);
 create table if not exists audit (number integer primary key, entry blob not null);
+create table if not exists orders (one integer primary key check (one = 1), body blob not null);
 """
 
 
@@ -63,7 +64,8 @@ class SqliteStore:
         if row is None:
             return None
         members = self.base.execute("select list from members").fetchone()
-        return Stored(row[0], row[1], members[0] if members else b"[]")
+        orders = self.base.execute("select body from orders").fetchone()
+        return Stored(row[0], row[1], members[0] if members else b"[]", orders[0] if orders else b"")
 
     def save(self, stored: Stored, after: int) -> None:
         """In one transaction, with the epochs before kept for a while."""
@@ -76,6 +78,7 @@ class SqliteStore:
                 "insert into topology values (?, ?, datetime())", (stored.epoch, stored.topology)
             )
             self.base.execute("insert or replace into members values (1, ?)", (stored.members,))
+            self.base.execute("insert or replace into orders values (1, ?)", (stored.orders,))
             # Epochs may have gaps, so the oldest are found by rank.
             self.base.execute(
                 "delete from topology where epoch not in"

@@ -14,7 +14,7 @@ fn main() {
         Ok(proxy) => proxy,
         Err(wrong) => return eprintln!("{wrong}"),
     };
-    if let Err(error) = proxy.start(None) {
+    if let Err(error) = proxy.start() {
         return eprintln!("{error}");
     }
     let addresses: Vec<Address> = nodes

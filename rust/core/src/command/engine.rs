@@ -93,6 +93,8 @@ pub struct Engine {
     pub holding: Vec<Token>,
     /// Slots that were taken over this moment, and the time of the steady clock (ms) until which requests for them wait.
     pub promotion: Option<Box<(u64, crate::stream::SlotSet)>>,
+    /// Slots that are ours, of which their former main may still send something: requests for them wait.
+    pub awaited: Option<Box<crate::stream::SlotSet>>,
     /// Has something done here by the loop, from another thread.
     pub errands: Option<Errands>,
     /// What is written, for those who listen.
@@ -187,6 +189,7 @@ impl Engine {
             started: now,
             run_id,
             paused: None,
+            awaited: None,
             active_expiry: true,
             in_transaction: false,
             multiplexing: "epoll",
@@ -281,7 +284,7 @@ impl Engine {
         let Some((row, _)) = super::dispatch::resolve_quietly(args) else {
             return false;
         };
-        if self.promotion_holds(client, row, args) {
+        if self.slots_hold(client, row, args) {
             return true;
         }
         let Some((_, only_writes)) = self.paused else {
@@ -301,14 +304,23 @@ impl Engine {
     /// Whether anything holds requests back: a look before [`Engine::holds`].
     #[inline]
     pub fn may_hold(&self) -> bool {
-        self.paused.is_some() || self.promotion.is_some()
+        self.paused.is_some() || self.promotion.is_some() || self.awaited.is_some()
     }
 
-    fn promotion_holds(&self, client: &Client, row: &super::Command, args: &crate::resp::Args<'_>) -> bool {
-        let Some((_, slots)) = self.promotion.as_deref() else { return false };
+    /// Whether a request names slots that are ours, but not to be served yet: the main before us may still answer
+    /// reads, or may still send something of them.
+    fn slots_hold(&self, client: &Client, row: &super::Command, args: &crate::resp::Args<'_>) -> bool {
+        if self.promotion.is_none() && self.awaited.is_none() {
+            return false;
+        }
+        let promoted = |slot| self.promotion.as_deref().is_some_and(|(_, slots)| slots.contains(slot));
+        let awaited = |slot| self.awaited.as_deref().is_some_and(|slots| slots.contains(slot));
         let touches = |row: &super::Command, args: &crate::resp::Args<'_>| {
             let mut touches = false;
-            row.each_key(args, |at, _| touches |= slots.contains(crate::slot::slot_of(args.at(at))));
+            row.each_key(args, |at, _| {
+                let slot = crate::slot::slot_of(args.at(at));
+                touches |= promoted(slot) || awaited(slot);
+            });
             touches
         };
         match &client.multi {

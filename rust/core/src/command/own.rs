@@ -40,8 +40,8 @@ pub const COMMANDS: &[Command] = &[Command {
         },
         Command {
             summary: "Makes the connection a stream of what a replica is to get; nodes say it to one another.",
-            syntax: "cluster epoch node-id ranges run seq",
-            ..sub("stream", super::replicate::stream, 8, flag::ADMIN | flag::NOSCRIPT | flag::NO_MULTI)
+            syntax: "cluster epoch node-id ranges run seq [move]",
+            ..sub("stream", super::replicate::stream, -8, flag::ADMIN | flag::NOSCRIPT | flag::NO_MULTI)
         },
         Command {
             summary: "Tells or chooses whether replies to this connection wait for replicas.",
@@ -51,6 +51,15 @@ pub const COMMANDS: &[Command] = &[Command {
         Command {
             summary: "Tells of each stream to or from another node how far it is.",
             ..sub("streams", super::replicate::streams, 2, flag::ADMIN | flag::LOADING | flag::STALE)
+        },
+        Command {
+            summary: "Tells of each move of slots to or from this node how far it is.",
+            ..sub("moves", super::replicate::moves, 2, flag::ADMIN | flag::LOADING | flag::STALE)
+        },
+        Command {
+            summary: "Has the node keep the slots of a move that it has not handed over yet.",
+            syntax: "KEEP move",
+            ..sub("move", super::replicate::keep, 4, flag::ADMIN | flag::LOADING | flag::STALE)
         },
         Command {
             summary: "Says that this connection splits requests by node, not by slot.",

@@ -13,7 +13,7 @@ pub fn steady_ms() -> u64 {
     steady_ns() / 1_000_000
 }
 
-/// FASTCACHE STREAM cluster epoch node-id ranges run seq: a replica asks for what it is to get; from then on the
+/// FASTCACHE STREAM cluster epoch node-id ranges run seq [move]: a replica, or who takes slots, asks for what it is to get; from then on the
 /// connection is a stream of frames.
 pub fn stream(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     let text = |at: usize| std::str::from_utf8(args.at(at)).map_err(|_| Fault::SYNTAX);
@@ -25,7 +25,11 @@ pub fn stream(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
         ranges: text(5)?,
         run: text(6)?,
         seq: number(7)?,
+        moves: if args.len() > 8 { text(8)? } else { "" },
     };
+    if args.len() > 9 {
+        return Err(Fault::SYNTAX);
+    }
     if ctx.client.multi.is_some() || ctx.engine.in_transaction || ctx.client.subscriptions() > 0 {
         return Err(Fault::new("ERR a stream needs a connection of its own"));
     }
@@ -62,10 +66,28 @@ pub fn streams(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
     Ok(())
 }
 
+/// FASTCACHE MOVES: how far moves are; FASTCACHE MOVE KEEP id: slots are not to be handed over after all.
+pub fn moves(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
+    replication::moves::tell(ctx.engine, ctx.out, steady_ms());
+    Ok(())
+}
+
+/// See [`moves`].
+pub fn keep(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
+    if !args.is(2, "KEEP") {
+        return Err(Fault::SYNTAX);
+    }
+    let id = std::str::from_utf8(args.at(3)).map_err(|_| Fault::SYNTAX)?;
+    replication::moves::keep(ctx.engine, id)?;
+    ctx.out.ok();
+    Ok(())
+}
+
 /// How many replicas have everything up to a record.
 pub fn reached(engine: &Engine, seq: u64) -> usize {
     let Some(replication) = &engine.replication else { return 0 };
-    replication.sources.iter().filter(|source| source.whole && source.acked >= seq).count()
+    let has = |source: &&replication::Source| source.moves.is_empty() && source.whole && source.acked >= seq;
+    replication.sources.iter().filter(has).count()
 }
 
 /// WAIT: until so many replicas have what this client has written.

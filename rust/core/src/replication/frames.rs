@@ -27,6 +27,8 @@ pub enum Frame<'a> {
     Copied { slot: u16, same: bool },
     /// From the main: all slots are here, as they were at `seq`.
     Whole { seq: u64 },
+    /// From the giver of slots that move: everything was sent, and it serves them no more: they are the taker's now.
+    Final { seq: u64 },
     /// From the replica: all up to `seq` is applied; `clock` is the latest it was sent.
     Ack { seq: u64, clock: u64 },
     /// From the replica: what it has of some slots, (slot, digest) each; zero for nothing.
@@ -98,6 +100,10 @@ impl<'a> Frame<'a> {
                 out.extend_from_slice(pairs);
                 DIGESTS
             }
+            Frame::Final { seq } => {
+                numbers(out, &[seq]);
+                8
+            }
         };
         out[at + 8] = kind;
         finish(out, at);
@@ -124,6 +130,7 @@ impl<'a> Frame<'a> {
             5 => Frame::Whole { seq: fields.number()? },
             6 => Frame::Ack { seq: fields.number()?, clock: fields.number()? },
             DIGESTS if fields.0.len().is_multiple_of(10) => Frame::Digests { pairs: fields.rest() },
+            8 => Frame::Final { seq: fields.number()? },
             _ => return Err(Garbage("there is no such frame")),
         };
         if !fields.0.is_empty() {
@@ -171,7 +178,7 @@ impl<'a> Fields<'a> {
 mod tests {
     use super::*;
 
-    const SAMPLES: [Frame<'static>; 8] = [
+    const SAMPLES: [Frame<'static>; 9] = [
         Frame::Start { run: b"a/7", seq: 9, whole: true },
         Frame::Tail { seq: u64::MAX, clock: 5, records: b"abc" },
         Frame::Tail { seq: 1, clock: 5, records: b"" },
@@ -180,6 +187,7 @@ mod tests {
         Frame::Whole { seq: 3 },
         Frame::Ack { seq: 4, clock: 8 },
         Frame::Digests { pairs: &[1, 0, 2, 0, 0, 0, 0, 0, 0, 0] },
+        Frame::Final { seq: 12 },
     ];
 
     #[test]

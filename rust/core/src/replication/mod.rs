@@ -6,6 +6,9 @@
 //! before it answers whoever brought the topology, so its former main gets no acknowledgement any more.
 
 pub mod frames;
+pub mod moves;
+#[cfg(test)]
+mod moves_tests;
 pub mod sink;
 pub mod source;
 pub mod strict;
@@ -25,6 +28,7 @@ use crate::store::{Object, Store};
 use crate::stream::SlotSet;
 use crate::stream::codec;
 use crate::topology::document::Node;
+use moves::{Moves, Moving};
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 
@@ -52,6 +56,8 @@ pub struct Replication {
     pub sinks: Vec<Sink>,
     /// What happened so far.
     pub counts: Counts,
+    /// Slots that are handed over, to us or by us.
+    pub moves: Moves,
     /// Whether any replica lacks a write that is older than may be; looked at once in every turn.
     pub late: bool,
     /// Slots that were ours or copied here, and are neither any more: what they hold is dropped bit by bit.
@@ -140,22 +146,29 @@ pub fn digest(store: &Store, slot: u16) -> u64 {
     sum
 }
 
-/// Slots that the node at `peer` is to get from us.
-fn owed(membership: &Membership, peer: u16) -> SlotSet {
+/// Slots that the node at `peer` is to get from us, as a copy or by the move that is named.
+fn owed(membership: &Membership, peer: u16, id: &str) -> SlotSet {
+    if !id.is_empty() {
+        let ours = |one: &&Moving| one.id == id && one.peer == peer && !one.incoming;
+        return membership.moves.iter().find(ours).map(|one| one.slots.clone()).unwrap_or_default();
+    }
     if !membership.replicates() {
         return SlotSet::default();
     }
     membership.own.iter().filter(|&slot| membership.copies(slot, peer)).collect()
 }
 
-/// By main, the slots that we are to get from it.
-fn wanted(membership: &Membership) -> BTreeMap<u16, SlotSet> {
-    let mut wanted: BTreeMap<u16, SlotSet> = BTreeMap::new();
+/// By main and move, the slots that we are to get; an empty name stands for copies.
+fn wanted(membership: &Membership) -> BTreeMap<(u16, String), SlotSet> {
+    let mut wanted: BTreeMap<(u16, String), SlotSet> = BTreeMap::new();
+    for one in membership.moves.iter().filter(|one| one.incoming) {
+        wanted.insert((one.peer, one.id.clone()), one.slots.clone());
+    }
     let Some(me) = membership.me.filter(|_| membership.replicates() && membership.in_force) else { return wanted };
     for slot in 0..crate::slot::SLOT_COUNT {
         let main = membership.document.main(slot);
         if main != me && main != crate::topology::NOBODY && membership.copies(slot, me) {
-            wanted.entry(main).or_default().insert(slot);
+            wanted.entry((main, String::new())).or_default().insert(slot);
         }
     }
     wanted
@@ -169,20 +182,25 @@ pub fn reconcile(engine: &mut Engine, before: Option<&Membership>) {
 
     let mut taken = SlotSet::default();
     let mut wanted = wanted(&membership);
-    let passive: SlotSet = wanted.values().flat_map(SlotSet::iter).collect();
+    // What we gave up is kept until the move is over.
+    let given = membership.moves.iter().filter(|one| one.flipped && !one.incoming).flat_map(|one| one.slots.iter());
+    let passive: SlotSet =
+        wanted.values().flat_map(SlotSet::iter).filter(|&slot| !membership.own.contains(slot)).chain(given).collect();
+    replication.moves.reconcile(before, &membership);
     let name = |index: u16| membership.document.nodes()[usize::from(index)].id.clone();
     let mut kept = Vec::new();
     for mut sink in std::mem::take(&mut replication.sinks) {
         let main = membership.document.index_of(&sink.main);
-        let slots = main.and_then(|main| wanted.remove(&main));
+        let slots = main.and_then(|main| wanted.remove(&(main, sink.moves.clone())));
         match slots {
+            _ if !sink.moves.is_empty() && slots.is_none() => ended.extend(sink.token.take()),
             Some(slots) if slots == sink.slots => kept.push(sink),
             other => {
                 ended.extend(sink.token.take());
                 sink.slots.iter().filter(|&slot| membership.own.contains(slot)).for_each(|slot| taken.insert(slot));
                 replication.promised = replication.promised.max(sink.promised);
                 if let Some(slots) = other {
-                    let mut next = Sink::new(&sink.main, slots);
+                    let mut next = Sink::new(&sink.main, &sink.moves, slots);
                     // What we have of all of them is good to go on from.
                     next.whole = sink.whole && next.slots.iter().all(|slot| sink.slots.contains(slot));
                     (next.run, next.seq) = (sink.run.clone(), sink.seq);
@@ -191,17 +209,19 @@ pub fn reconcile(engine: &mut Engine, before: Option<&Membership>) {
             }
         }
     }
-    kept.extend(wanted.into_iter().map(|(main, slots)| Sink::new(&name(main), slots)));
+    kept.extend(wanted.into_iter().map(|((main, moves), slots)| Sink::new(&name(main), &moves, slots)));
     replication.sinks = kept;
 
     let mut sources = Vec::new();
     for mut source in std::mem::take(&mut replication.sources) {
         let peer = membership.document.index_of(&source.peer);
-        if peer.is_some_and(|peer| owed(&membership, peer) == source.slots) {
+        if peer.is_some_and(|peer| owed(&membership, peer, &source.moves) == source.slots) {
+            let handed = replication.moves.hands_over(&source.moves);
+            source.hands_over = handed.then(|| source.hands_over.unwrap_or(engine.tail.seq()));
             sources.push(source);
             continue;
         }
-        if let Some(before) = before {
+        if let Some(before) = before.filter(|_| source.moves.is_empty()) {
             replication.counts.lost_writes += lost(engine, before, &membership, &source);
         }
         source.leave(&mut engine.tail);
@@ -209,10 +229,12 @@ pub fn reconcile(engine: &mut Engine, before: Option<&Membership>) {
     }
     replication.sources = sources;
 
-    let listens = membership.replicates()
-        && membership.own.iter().any(|slot| {
-            !membership.document.replicas_of(slot).is_empty() || !membership.document.learners_of(slot).is_empty()
-        });
+    let gives = membership.moves.iter().any(|one| !one.incoming);
+    let listens = gives
+        || membership.replicates()
+            && membership.own.iter().any(|slot| {
+                !membership.document.replicas_of(slot).is_empty() || !membership.document.learners_of(slot).is_empty()
+            });
     if listens && !replication.listens {
         engine.listen();
         engine.tail.track_slots();
@@ -226,10 +248,17 @@ pub fn reconcile(engine: &mut Engine, before: Option<&Membership>) {
         true => slots_in_use(&engine.store)
             .filter(|&slot| !membership.own.contains(slot) && !passive.contains(slot))
             .collect(),
-        false => SlotSet::default(),
+        // Without copies only what moved away is nobody's business.
+        false => before
+            .map_or(&[][..], |before| &before.moves)
+            .iter()
+            .flat_map(|one| one.slots.iter())
+            .chain(replication.stray.iter())
+            .filter(|&slot| membership.in_force && !membership.own.contains(slot) && !passive.contains(slot))
+            .collect(),
     };
     let others = (0..crate::slot::SLOT_COUNT).filter(|&slot| !membership.own.contains(slot));
-    let held = membership.replicates() && !(passive.is_empty() && replication.stray.is_empty());
+    let held = !(passive.is_empty() && replication.stray.is_empty());
     engine.store.passive = held.then(|| Box::new(others.collect()));
     let seq = engine.tail.seq();
     let peers: std::collections::BTreeSet<u16> =
@@ -237,14 +266,14 @@ pub fn reconcile(engine: &mut Engine, before: Option<&Membership>) {
     let names: Vec<String> = peers.into_iter().map(name).collect();
     replication.absent.retain(|absent| names.contains(&absent.peer));
     for peer in names {
-        let known = replication.sources.iter().any(|source| source.peer == peer)
+        let known = replication.sources.iter().any(|source| source.peer == peer && source.moves.is_empty())
             || replication.absent.iter().any(|absent| absent.peer == peer);
         if !known {
             replication.absent.push(Absent { peer, acked: seq, since: None });
         }
     }
     let promised = replication.promised;
-    if membership.replicates() {
+    if membership.replicates() || held || !membership.moves.is_empty() || !replication.moves.is_empty() {
         engine.replication = Some(replication);
     }
     if promised > 0 && !taken.is_empty() {
@@ -252,6 +281,7 @@ pub fn reconcile(engine: &mut Engine, before: Option<&Membership>) {
         engine.wait_before_serving(promised + LEASE_MS + LEASE_MS / 20, taken);
     }
     engine.membership = Some(membership);
+    moves::open(engine);
     for token in ended {
         if let Some(client) = engine.clients.get_mut(token) {
             client.stream = None;
@@ -310,6 +340,8 @@ pub struct Question<'a> {
     pub run: &'a str,
     /// The last record of that run it has.
     pub seq: u64,
+    /// The move it is about; empty for copies.
+    pub moves: &'a str,
 }
 
 /// Begin a stream to a replica that asks for one; returns what is to be sent first.
@@ -330,24 +362,32 @@ pub fn admit(engine: &mut Engine, token: Token, question: &Question<'_>, now: u6
         .into_iter()
         .collect();
     let peer = membership.document.index_of(question.node);
-    if slots.is_empty() || peer.is_none_or(|peer| owed(membership, peer) != slots) {
+    if slots.is_empty() || peer.is_none_or(|peer| owed(membership, peer, question.moves) != slots) {
         return Err(Fault::new("TRYAGAIN the topology gives that node other slots of this one"));
     }
     let resumed = engine.tail.at(question.seq + 1).filter(|_| run_of(engine) == question.run);
     let whole = resumed.is_none();
+    let flipped = membership.moves.iter().any(|one| one.flipped && one.id == question.moves);
+    if flipped {
+        let none = Moves::default();
+        engine.replication.as_ref().map_or(&none, |replication| &replication.moves).admit(question.moves, whole)?;
+    }
     let cursor = resumed.unwrap_or_else(|| engine.tail.end());
     let run = run_of(engine);
-    let source = Source::new(question.node, token, slots, cursor, !whole, now);
+    let mut source = Source::new(question.node, token, slots, cursor, !whole, now);
     let replication = engine.replication.get_or_insert_default();
+    question.moves.clone_into(&mut source.moves);
+    source.hands_over = replication.moves.hands_over(question.moves).then(|| engine.tail.seq());
     if whole {
         replication.counts.full += 1
     } else {
         replication.counts.partial += 1
     }
-    let old = replication.sources.iter().position(|source| source.peer == question.node);
+    let same = |source: &Source| source.peer == question.node && source.moves == question.moves;
+    let old = replication.sources.iter().position(same);
     let old = old.map(|at| replication.sources.swap_remove(at));
     replication.sources.push(source);
-    replication.absent.retain(|absent| absent.peer != question.node);
+    replication.absent.retain(|absent| absent.peer != question.node || !question.moves.is_empty());
     if let Some(mut old) = old {
         old.leave(&mut engine.tail);
         engine.kill(old.token);
@@ -371,7 +411,9 @@ pub fn gone(engine: &mut Engine, token: Token, role: Role, now: u64) {
                 let mut source = replication.sources.swap_remove(at);
                 source.leave(&mut engine.tail);
                 let since = (source.lag_ms(now) > 0).then(|| now - source.lag_ms(now));
-                replication.absent.push(Absent { peer: source.peer, acked: source.acked, since });
+                if source.moves.is_empty() {
+                    replication.absent.push(Absent { peer: source.peer, acked: source.acked, since });
+                }
                 replication.counts.broken += 1;
             }
         }
@@ -399,16 +441,20 @@ pub fn question(membership: &Membership, sink: &Sink, id: &str, password: &str) 
         say(&[b"AUTH", password.as_bytes()]);
     }
     let (run, seq) = if sink.whole { (sink.run.as_str(), sink.seq) } else { ("none", 0) };
-    say(&[
+    let (epoch, seq) = (membership.document.epoch.to_string(), seq.to_string());
+    let ranges = crate::topology::ranges::to_text(sink.slots.iter());
+    let words: [&[u8]; 9] = [
         b"FASTCACHE",
         b"STREAM",
         membership.document.cluster.id.as_bytes(),
-        membership.document.epoch.to_string().as_bytes(),
+        epoch.as_bytes(),
         id.as_bytes(),
-        crate::topology::ranges::to_text(sink.slots.iter()).as_bytes(),
+        ranges.as_bytes(),
         run.as_bytes(),
-        seq.to_string().as_bytes(),
-    ]);
+        seq.as_bytes(),
+        sink.moves.as_bytes(),
+    ];
+    say(if sink.moves.is_empty() { &words[..8] } else { &words });
     out
 }
 

@@ -24,6 +24,10 @@ const ENTRIES_IN_A_TURN: usize = 4000;
 pub struct Sink {
     /// The main's name.
     pub main: String,
+    /// The move that it is for; empty for the stream of a replica.
+    pub moves: String,
+    /// Nothing will follow: the slots of the move are ours.
+    pub over: bool,
     /// What we get from it.
     pub slots: SlotSet,
     /// The connection, when there is one.
@@ -100,10 +104,12 @@ pub enum Greeting {
 }
 
 impl Sink {
-    /// A stream from `main` that is not begun yet.
-    pub fn new(main: &str, slots: SlotSet) -> Sink {
+    /// A stream from `main` that is not begun yet; `moves` names the move that it is for.
+    pub fn new(main: &str, moves: &str, slots: SlotSet) -> Sink {
         Sink {
             main: main.to_owned(),
+            moves: moves.to_owned(),
+            over: false,
             slots,
             token: None,
             retry_at: 0,
@@ -159,6 +165,11 @@ impl Sink {
                 }
             }
             Frame::Whole { seq } => (self.whole, self.seq) = (true, seq),
+            Frame::Final { seq } if !self.moves.is_empty() && self.whole => {
+                self.seq = self.seq.max(seq);
+                self.over = true;
+            }
+            Frame::Final { .. } => return Err("it hands over what does not move".into()),
             Frame::Ack { .. } | Frame::Digests { .. } => return Err("it sends what only a replica sends".into()),
         }
         Ok(())

@@ -27,6 +27,13 @@ pub const HEARTBEAT_MS: u64 = 100;
 pub struct Source {
     /// The replica's name.
     pub peer: String,
+    /// The move that it is for; empty for a stream to a replica.
+    pub moves: String,
+    /// The slots are the peer's by the topology, and nothing of them was written after this record: once the peer has
+    /// acknowledged it, it is told so.
+    pub hands_over: Option<u64>,
+    /// The record up to which it had everything when it was told that the slots are its own.
+    pub handed: Option<u64>,
     /// Its connection.
     pub token: Token,
     /// What it gets.
@@ -67,6 +74,9 @@ impl Source {
     pub fn new(peer: &str, token: Token, slots: SlotSet, cursor: Cursor, whole: bool, now: u64) -> Source {
         Source {
             peer: peer.to_owned(),
+            moves: String::new(),
+            hands_over: None,
+            handed: None,
             token,
             flowing: if whole { slots.clone() } else { SlotSet::default() },
             copied: if whole { slots.len() } else { 0 },
@@ -97,6 +107,11 @@ impl Source {
                 break;
             }
             self.bytes += (out.len() - before) as u64;
+        }
+        if self.handed.is_none() && self.whole && self.hands_over.is_some_and(|last| self.acked >= last) {
+            // We serve these slots no more, so nothing can follow; and should this get lost, nothing is missing.
+            Frame::Final { seq: self.sent }.write(out);
+            self.handed = Some(self.sent);
         }
         Ok(())
     }

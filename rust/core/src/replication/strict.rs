@@ -136,7 +136,7 @@ fn admit_carefully(
             }
             for &peer in peers {
                 let name = &membership.document.nodes()[usize::from(peer)].id;
-                let source = replication.sources.iter().find(|source| source.peer == *name);
+                let source = replication.sources.iter().find(|source| source.peer == *name && source.moves.is_empty());
                 if strict && source.is_none_or(|source| !source.whole) {
                     verdict = Err(Fault::NO_REPLICAS);
                 }
@@ -213,7 +213,11 @@ fn verdict(engine: &Engine, needs: &[(u16, u64)], writes: bool, at: u64) -> Verd
         let holds = |&peer: &u16| {
             let name = &membership.document.nodes()[usize::from(peer)].id;
             replication.sources.iter().any(|source| {
-                source.peer == *name && source.whole && source.acked >= seq && source.clock + LEASE_MS * 1000 > at
+                source.peer == *name
+                    && source.moves.is_empty()
+                    && source.whole
+                    && source.acked >= seq
+                    && source.clock + LEASE_MS * 1000 > at
             })
         };
         if !peers.iter().all(holds) {

@@ -68,7 +68,7 @@ impl Pair {
         let (run, seq) = if sink.whole { (sink.run.clone(), sink.seq) } else { (String::new(), 0) };
         let run = run.as_str();
         let epoch = self.main.engine.membership.as_ref().unwrap().document.epoch;
-        let question = Question { cluster: "", epoch, node: "b", ranges: "0-16383", run, seq };
+        let question = Question { cluster: "", epoch, node: "b", ranges: "0-16383", run, seq, moves: "" };
         let first = admit(&mut self.main.engine, token, &question, self.now).unwrap();
         self.wire = first.strip_prefix(b"+STREAM\r\n").unwrap().to_vec();
     }
@@ -348,7 +348,7 @@ fn a_promoted_replica_ends_its_stream_and_serves_and_a_deposed_main_counts_what_
     pair.main.expect(&[("GET k", "-MOVED 7629 10.0.0.2:7002")]);
     let replication = pair.main.engine.replication.as_ref().unwrap();
     assert_eq!((replication.counts.lost_writes, replication.sinks.len(), replication.sources.len()), (1, 1, 0));
-    let old = Question { cluster: "", epoch: 1, node: "a", ranges: "0-16383", run: "", seq: 0 };
+    let old = Question { cluster: "", epoch: 1, node: "a", ranges: "0-16383", run: "", seq: 0, moves: "" };
     let token = pair.replica.connect();
     let refused = admit(&mut pair.replica.engine, token, &old, 0).unwrap_err();
     assert_eq!(refused.0, &b"STALE epoch 1 is older than 2"[..]);

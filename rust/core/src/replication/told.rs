@@ -8,9 +8,12 @@ use crate::topology::ranges;
 /// FASTCACHE STREAMS: a map for each stream.
 pub fn streams(engine: &Engine, out: &mut Reply, now: u64) {
     let Some(replication) = &engine.replication else { return out.array(0) };
-    out.array(replication.sources.len() + replication.sinks.len());
+    // Moves are told by FASTCACHE MOVES.
+    let sources = || replication.sources.iter().filter(|source| source.moves.is_empty());
+    let sinks = || replication.sinks.iter().filter(|sink| sink.moves.is_empty());
+    out.array(sources().count() + sinks().count());
     let tail = engine.tail.seq();
-    for source in &replication.sources {
+    for source in sources() {
         out.map(11);
         text(out, "peer", &source.peer);
         text(out, "direction", "out");
@@ -24,7 +27,7 @@ pub fn streams(engine: &Engine, out: &mut Reply, now: u64) {
         number(out, "copied", source.copied as u64);
         number(out, "total", source.slots.len() as u64);
     }
-    for sink in &replication.sinks {
+    for sink in sinks() {
         let (run, seq) = sink.held().map_or(("", -1), |(run, seq)| (run, seq as i64));
         out.map(9);
         text(out, "peer", &sink.main);
@@ -53,7 +56,7 @@ fn number(out: &mut Reply, name: &str, value: u64) {
 /// Whether the node is a replica in Redis' sense: it is the main of no slot, and follows somebody.
 pub fn follows(engine: &Engine) -> Option<&Sink> {
     let own = engine.membership.as_ref()?.own.is_empty();
-    engine.replication.as_ref()?.sinks.first().filter(|_| own)
+    engine.replication.as_ref()?.sinks.iter().find(|sink| sink.moves.is_empty()).filter(|_| own)
 }
 
 /// Replicas as INFO and ROLE list them: address, port, state, what it has acknowledged, lag in ms.
@@ -64,7 +67,7 @@ pub fn replicas(engine: &Engine, now: u64) -> Vec<(String, u16, &'static str, u6
         let (host, port) = node.map_or((source.peer.clone(), 0), |node| (node.host.clone(), node.port));
         (host, port, if source.whole { "online" } else { "wait_bgsave" }, source.acked, source.lag_ms(now))
     };
-    replication.sources.iter().map(told).collect()
+    replication.sources.iter().filter(|source| source.moves.is_empty()).map(told).collect()
 }
 
 /// Figures for metrics.
@@ -73,7 +76,7 @@ pub fn figures(replication: &Replication, seq: u64, now: u64) -> Vec<(&'static s
     let lag_ms = replication.sources.iter().map(|source| source.lag_ms(now)).max().unwrap_or(0);
     let behind = replication.sources.iter().map(|source| seq.saturating_sub(source.acked)).max().unwrap_or(0);
     vec![
-        ("replicas_connected", replication.sources.len() as f64),
+        ("replicas_connected", replication.sources.iter().filter(|source| source.moves.is_empty()).count() as f64),
         ("replica_lag_ms", lag_ms as f64),
         ("replica_lag_records", behind as f64),
         ("replication_bytes_sent", replication.sources.iter().map(|source| source.bytes).sum::<u64>() as f64),

@@ -27,6 +27,7 @@ impl EventLoop {
         self.feed_replicas();
         self.answer_mains(now);
         self.cut_the_silent(now);
+        replication::moves::settle(&mut self.engine);
         replication::drop_stray(&mut self.engine);
         strict::release(&mut self.engine, crate::clock::steady_ns() / 1000);
         let kept = self.engine.settings.size(Name::repl_backlog_size);
@@ -50,7 +51,7 @@ impl EventLoop {
     fn connect_to_mains(&mut self, now: u64) {
         for _ in 0..CONNECTS {
             let Some(replication) = &self.engine.replication else { return };
-            let due = |sink: &replication::Sink| sink.token.is_none() && sink.retry_at <= now;
+            let due = |sink: &replication::Sink| sink.token.is_none() && !sink.over && sink.retry_at <= now;
             let Some(at) = replication.sinks.iter().position(due) else { return };
             let token = self.connect(at);
             let Some(replication) = &mut self.engine.replication else { return };
@@ -217,6 +218,11 @@ fn hear(
         match (sink.greeted, line) {
             (Greeting::Password, b"+OK") => sink.greeted = Greeting::Question,
             (Greeting::Question, b"+STREAM") => sink.greeted = Greeting::Streams,
+            (Greeting::Question, line) if line.starts_with(b"-GONE") && !sink.moves.is_empty() => {
+                // It holds nothing of ours any more: what has come is all there is.
+                sink.over = true;
+                return Err(String::from_utf8_lossy(line).into_owned());
+            }
             _ => return Err(String::from_utf8_lossy(line).into_owned()),
         }
     }

@@ -9,6 +9,7 @@ use super::super::fault::Fault;
 use super::super::settings::Name;
 use super::super::{Engine, blocking};
 use crate::replication;
+use crate::replication::moves::{self, Moving};
 use crate::slot::slot_of;
 use crate::stream::SlotSet;
 use crate::topology::document::{Document, Node};
@@ -32,6 +33,8 @@ pub struct Membership {
     pub in_force: bool,
     /// Whether all requests are strict.
     pub strict: bool,
+    /// Moves of slots from us or to us.
+    pub moves: Vec<Moving>,
 }
 
 impl Membership {
@@ -57,7 +60,8 @@ impl Membership {
             }
         }
         let strict = document.flag("strict");
-        Membership { document, digest, me, own, copied, in_force: holds.is_some(), strict }
+        let moves = holds.map_or_else(Vec::new, |me| moves::of(&document, me));
+        Membership { document, digest, me, own, copied, in_force: holds.is_some(), strict, moves }
     }
 
     /// Whether nodes copy to one another.

@@ -1,0 +1,226 @@
+"""`fastcache rebalance`: slots to where they belong, while everything serves."""
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
+
+import click
+
+from fastcache.cli.common import directory_option
+from fastcache.cli.handover import counted, secret, service_of, service_options
+from fastcache.client import health
+from fastcache.errors import FastCacheError
+
+LOOK_SECONDS = 0.2
+# Slots that do not move for so long are reported instead of waited for.
+STUCK_SECONDS = 60.0
+
+output_option = click.option(
+    "-o", "--output", type=click.Choice(["text", "json"]), default="text", show_default=True
+)
+weight_option = click.option(
+    "--weight",
+    "weights",
+    multiple=True,
+    metavar="NODE=PERCENT",
+    help="Another weight for a node: 0 drains it, 100 is a normal share, 200 twice as much.",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+def command() -> None:
+    """Move slots to where they belong: no request fails, and no write is lost.
+
+    Slots move by themselves to a node that joins (placement = "auto") and away from one that is drained.
+    """
+
+
+def weights_from(texts: tuple[str, ...]) -> dict[str, int]:
+    """`NODE=PERCENT`, several times."""
+    weights = {}
+    for text in texts:
+        name, _, value = text.rpartition("=")
+        if not name or not value.isdecimal() or int(value) > 100_000:
+            raise click.BadParameter(f"{text!r} is no NODE=PERCENT", param_hint="--weight")
+        weights[name] = int(value)
+    return weights
+
+
+@command.command()
+@weight_option
+@output_option
+@service_options
+@directory_option
+def plan(
+    weights: tuple[str, ...], output: str, *, url: str | None, key_file: Path | None, directory: Path
+) -> None:
+    """Show what would move, and how much that is."""
+    body = {"weights": weights_from(weights)}
+    told = health.call(service_of(url, directory), "POST", "/rebalance/plan", body, key=secret(key_file))
+    if output == "json":
+        click.echo(json.dumps(told, indent=1))
+        return
+    for one in told["moves"]:
+        size = f"{one['keys']} keys, {megabytes(one['bytes'])}"
+        click.echo(f"  {one['from']} -> {one['to']}: {counted(one['slots'])}, about {size}")
+    if not told["moves"]:
+        click.echo("Nothing has to move.")
+        return
+    click.echo(
+        f"{counted(told['slots'])} with about {told['keys']} keys ({megabytes(told['bytes'])}) would move"
+        f" in about {told['seconds']:.0f} s. 'fastcache rebalance start' moves them."
+    )
+
+
+@command.command()
+@weight_option
+@click.option("--detach", is_flag=True, help="Return at once; 'status --watch' shows how far it is.")
+@service_options
+@directory_option
+def start(
+    weights: tuple[str, ...], *, detach: bool, url: str | None, key_file: Path | None, directory: Path
+) -> None:
+    """Move slots until every node has its fair share."""
+    go(service_of(url, directory), secret(key_file), weights_from(weights), detach=detach)
+
+
+def ordered(verb: str, told: str) -> click.Command:
+    """A command that is one request."""
+
+    @service_options
+    @directory_option
+    def run(*, url: str | None, key_file: Path | None, directory: Path) -> None:
+        state = health.call(
+            service_of(url, directory), "POST", f"/rebalance/{verb}", {}, key=secret(key_file)
+        )
+        left = f" {counted(state['slotsLeft'])} are left." if state["slotsLeft"] else ""
+        click.echo(told + left)
+
+    run.__doc__ = {
+        "pause": "Begin no more moves; those under way are finished.",
+        "resume": "Go on with what was paused.",
+        "cancel": "Give up what is being copied. Slots that have moved stay where they are.",
+    }[verb]
+    return click.command(verb)(run)
+
+
+command.add_command(ordered("pause", "No more slots move until 'fastcache rebalance resume'."))
+command.add_command(ordered("resume", "Slots move again."))
+command.add_command(ordered("cancel", "No more slots move."))
+
+
+@command.command()
+@click.option("--watch", is_flag=True, help="Follow it with a progress bar until it has ended.")
+@output_option
+@service_options
+@directory_option
+def status(*, watch: bool, output: str, url: str | None, key_file: Path | None, directory: Path) -> None:
+    """Show what moves, and how far it is."""
+    service = service_of(url, directory)
+    if watch and output == "text":
+        watched(service)
+        return
+    told = health.call(service, "GET", "/rebalance", key=secret(key_file))
+    while watch and (told["moves"] or told["state"] == "running"):
+        click.echo(json.dumps(told))
+        time.sleep(LOOK_SECONDS)
+        told = health.call(service, "GET", "/rebalance", key=secret(key_file))
+    click.echo(json.dumps(told, indent=None if watch else 1) if output == "json" else summary(told))
+
+
+def go(url: str, key: str, weights: dict[str, int], *, detach: bool) -> None:
+    """Start, and wait for the end unless told not to."""
+    health.call(url, "POST", "/rebalance/start", {"weights": weights}, key=key)
+    if detach:
+        click.echo("Slots move now: 'fastcache rebalance status --watch' shows how far it is.")
+        return
+    watched(url)
+
+
+def holds_nothing(url: str, node: str) -> None:
+    """An error when a node still has slots."""
+    held = [one["ranges"] for one in health.call(url, "GET", "/topology")["slots"] if one["main"] == node]
+    if held:
+        raise FastCacheError(
+            f"{node} still holds slots ({', '.join(held)[:60]}), so it was not stopped",
+            "'fastcache rebalance status' tells what they wait for",
+        )
+
+
+class Bar(Protocol):
+    """Something that shows progress."""
+
+    def __call__(self, told: dict[str, Any]) -> None: ...
+
+
+def watched(url: str) -> None:
+    """Show how far it is until nothing moves any more, and what it came to."""
+    with bar() as show:
+        told = health.call(url, "GET", "/rebalance")
+        last, since = told["slotsLeft"], time.monotonic()
+        while told["moves"] or told["state"] == "running":
+            show(told)
+            time.sleep(LOOK_SECONDS)
+            told = health.call(url, "GET", "/rebalance")
+            if told["slotsLeft"] != last or told["moves"]:
+                last, since = told["slotsLeft"], time.monotonic()
+            if time.monotonic() - since > STUCK_SECONDS:
+                raise FastCacheError(
+                    f"nothing moves: {told['waits'] or 'the nodes do not answer'}",
+                    "'fastcache status' tells how they are; it goes on by itself once they are well",
+                )
+    click.echo(summary(told))
+
+
+@contextmanager
+def bar() -> Iterator[Bar]:
+    """A bar on a terminal, nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda _told: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns: list[Any] = [
+        TextColumn("slots"),
+        BarColumn(),
+        TextColumn("{task.completed}/{task.total} {task.fields[what]}"),
+        TimeRemainingColumn(),
+    ]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("slots", total=None, what="")
+
+        def show(told: dict[str, Any]) -> None:
+            partly = sum(one["copied"] for one in told["moves"])
+            what = f"{told['keysMoved']} keys, {len(told['moves'])} moves under way"
+            progress.update(task, total=told["slotsTotal"], completed=told["slotsMoved"] + partly, what=what)
+
+        yield show
+
+
+def summary(told: dict[str, Any]) -> str:
+    """What a rebalance has come to, in a sentence or two."""
+    moved = f"{counted(told['slotsMoved'])} with {told['keysMoved']} keys moved in {told['seconds']:.1f} s"
+    if told["state"] == "paused":
+        return (
+            f"Paused: {moved}, {counted(told['slotsLeft'])} are left. 'fastcache rebalance resume' goes on."
+        )
+    if told["state"] == "running" or told["moves"]:
+        lines = [f"{moved}, {counted(told['slotsLeft'])} are left (about {told['secondsLeft']:.0f} s)."]
+        lines += [
+            f"  {one['from']} -> {one['to']}: {counted(one['slots'])}, {one['state']}"
+            for one in told["moves"]
+        ]
+        if told["waits"]:
+            lines.append(f"  It waits: {told['waits']}.")
+        return "\n".join(lines)
+    given_up = f" {told['givenUp']} moves were given up and tried again." if told["givenUp"] else ""
+    return f"{moved[0].upper()}{moved[1:]}.{given_up}" if told["seconds"] else "Nothing moves."
+
+
+def megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"

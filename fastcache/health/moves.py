@@ -1,0 +1,249 @@
+"""Decide which slots move, in which order, and what becomes of a move under way. Pure: values in, values out.
+
+What must move is the ring's answer to the members as they are now, compared with who holds the slots: nothing
+but members and topology must be remembered. A move is `copying`, then `flipped` (its slots are the taker's),
+then gone from the topology; docs/rebalancing.md has the protocol.
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from fastcache import _core
+from fastcache.health.roles import Event, groups_of, slots_in, text_of
+from fastcache.model import Health
+
+Document = dict[str, Any]
+COPYING, FLIPPED = "copying", "flipped"
+# A giver is behind by no more than this when it hands over: what is left is sent while requests wait.
+SMALL_LAG_RECORDS = 2000
+SMALL_LAG_MS = 20
+
+
+NONE: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much may be under way at once."""
+
+    # Moves of one node, as giver and taker together.
+    a_node: int = 1
+    # Slots of one move.
+    slots: int = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Slots that one node gives another."""
+
+    giver: str
+    taker: str
+    slots: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a node says of a move that it takes part in."""
+
+    state: str
+    lag_records: int = 0
+    lag_ms: int = 0
+    copied: int = 0
+    keys: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All that is known at one moment."""
+
+    nodes: Mapping[str, Health]
+    # (node, id of the move) -> what it says.
+    rows: Mapping[tuple[str, str], Row] = field(default_factory=dict)
+    # Moves whose giver has promised to keep the slots; and those for which it was too late.
+    kept: frozenset[str] = frozenset()
+    sent: frozenset[str] = frozenset()
+    # Moves whose taker did not hear of the flip: nobody else has heard of it either.
+    unheard: frozenset[str] = frozenset()
+    # Whether new moves may begin, and whether those that copy are to be given up.
+    running: bool = True
+    cancelled: bool = False
+
+
+@dataclass(slots=True)
+class Decision:
+    """The moves and slots of the next topology, and what happened."""
+
+    moves: list[Document]
+    slots: list[Document]
+    events: list[Event] = field(default_factory=list)
+    # (giver, move): whom to ask to keep what it has not handed over yet.
+    ask_to_keep: list[tuple[str, str]] = field(default_factory=list)
+
+    def tell(self, kind: str, move: Document, **fields: object) -> None:
+        """Remember what happened to a move."""
+        slots = sum(1 for _ in slots_in(move["ranges"]))
+        told = {"move": move["id"], "from": move["from"], "to": move["to"], "slots": slots, **fields}
+        self.events.append(Event(kind, tuple(told.items())))
+
+
+def mains_of(document: Document) -> dict[int, str]:
+    """Who is the main of each slot."""
+    return {
+        slot: group.main for group in groups_of(document.get("slots", ())) for slot in slots_in(group.ranges)
+    }
+
+
+def target(document: Document) -> dict[int, str]:
+    """Who should be the main of each slot, as the ring has it for these members and what they hold.
+
+    A node of weight 0 keeps nothing. With nobody to take them, slots stay where they are.
+    """
+    nodes = document.get("nodes", ())
+    slots = document.get("slots", ())
+    if not slots or not any(node["weight"] for node in nodes):
+        return mains_of(document)
+    members = [{name: node[name] for name in ("id", "host", "rack", "weight")} for node in nodes]
+    answer = _core.place(
+        msgspec.json.encode(members),
+        msgspec.json.encode({"slots": [{**one, "replicas": [], "learners": []} for one in slots]}),
+        virtual_nodes=document["virtual_nodes"],
+    )
+    return mains_of(msgspec.json.decode(answer))
+
+
+def steps(document: Document, wanted: Mapping[int, str]) -> list[Step]:
+    """What is still to move: who gives which slots to whom, largest first."""
+    pairs: dict[tuple[str, str], list[int]] = {}
+    for slot, main in mains_of(document).items():
+        if wanted.get(slot, main) != main:
+            pairs.setdefault((main, wanted[slot]), []).append(slot)
+    found = [Step(giver, taker, tuple(sorted(moved))) for (giver, taker), moved in pairs.items()]
+    return sorted(found, key=lambda step: (-len(step.slots), step.giver, step.taker))
+
+
+def due(document: Document) -> bool:
+    """Whether slots should move without being asked: a node waits for some, or one is to give up its own."""
+    holders = set(mains_of(document).values())
+    return any((node["id"] in holders) != bool(node["weight"]) for node in document.get("nodes", ()))
+
+
+def decided(document: Document, planned: Sequence[Step], view: View, limits: Limits) -> Decision:
+    """Take every move one step further, and begin new ones. `planned` is what is still to move."""
+    slots = list(document.get("slots", ()))
+    decision = Decision([], slots)
+    for move in document.get("moves", ()):
+        carry_on(move, view, decision)
+    if view.running and not view.cancelled:
+        begin(document, planned, view, limits, decision)
+    return decision
+
+
+def carry_on(move: Document, view: View, decision: Decision) -> None:
+    """What becomes of one move."""
+    giver, taker = move["from"], move["to"]
+    gives, takes = view.rows.get((giver, move["id"])), view.rows.get((taker, move["id"]))
+    away = [name for name in (giver, taker) if view.nodes.get(name, Health.UNHEALTHY) is Health.UNHEALTHY]
+    if move["state"] == COPYING:
+        if away or view.cancelled or move["id"] in view.unheard:
+            why = f"{away[0]} is down" if away else "cancelled" if view.cancelled else f"{taker} is silent"
+            decision.tell("move-given-up", move, why=why)
+        elif ready(gives, takes):
+            decision.slots = with_main(decision.slots, move["ranges"], taker)
+            decision.moves.append({**move, "state": FLIPPED})
+            decision.tell("move-flipped", move)
+        else:
+            decision.moves.append(move)
+        return
+    if (takes and takes.state == "open") or (gives and gives.state == "handed" and taker not in away):
+        decision.tell("move-done", move, keys=takes.keys if takes else 0)
+    elif len(away) == 2:
+        decision.moves.append(move)  # Whoever comes back first says more.
+    elif giver in away:
+        # The taker has what had come; the rest died with the giver, as all it held would have.
+        decision.tell("move-done", move, why=f"{giver} is down")
+    elif taker in away and move["id"] in view.kept:
+        decision.slots = with_main(decision.slots, move["ranges"], giver)
+        decision.tell("move-undone", move, why=f"{taker} is down")
+    elif taker in away and (move["id"] in view.sent or (gives and gives.state in {"sent", "handed", "gone"})):
+        decision.tell("move-done", move, why=f"{taker} fell after it had everything")
+    else:
+        if taker in away:
+            decision.ask_to_keep.append((giver, move["id"]))
+        decision.moves.append(move)
+
+
+def ready(gives: Row | None, takes: Row | None) -> bool:
+    """Whether so little is missing that the rest can be sent while requests wait."""
+    return (
+        gives is not None
+        and takes is not None
+        and gives.state == takes.state == "streaming"
+        and gives.lag_records <= SMALL_LAG_RECORDS
+        and gives.lag_ms <= SMALL_LAG_MS
+    )
+
+
+def begin(
+    document: Document, planned: Sequence[Step], view: View, limits: Limits, decision: Decision
+) -> None:
+    """New moves, as many as the limits and the nodes' state allow."""
+    busy: Counter[str] = Counter()
+    taken: set[int] = set()
+    ended = {str(dict(event.fields)["move"]) for event in decision.events if event.kind == "move-done"}
+    for move in document.get("moves", ()):  # What was given up is not tried again in the same breath.
+        if move["id"] in ended:
+            continue
+        busy.update((move["from"], move["to"]))
+        taken.update(slots_in(move["ranges"]))
+    number = 0
+    for step in planned:
+        well = all(view.nodes.get(name) is Health.HEALTHY for name in (step.giver, step.taker))
+        free = all(busy[name] < limits.a_node for name in (step.giver, step.taker))
+        slots = [slot for slot in step.slots if slot not in taken][: limits.slots]
+        if not well or not free or not slots:
+            continue
+        number += 1
+        move = {
+            "id": f"m{document['epoch'] + 1}-{number}",
+            "from": step.giver,
+            "to": step.taker,
+            "ranges": text_of(slots),
+            "state": COPYING,
+        }
+        busy.update((step.giver, step.taker))
+        decision.moves.append(move)
+        decision.tell("move-begun", move)
+
+
+def with_main(slots: Sequence[Document], ranges: str, main: str) -> list[Document]:
+    """The slots with another main for some of them. Copies follow the old one, so they count no longer."""
+    moved = set(slots_in(ranges))
+    held: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[int]] = {}
+    for group in groups_of(slots):
+        for slot in slots_in(group.ranges):
+            key = (group.main, group.replicas, group.learners)
+            if slot in moved:
+                key = (main, NONE, tuple(name for name in group.copies if name != main))
+            held.setdefault(key, []).append(slot)
+    return [
+        {"main": holder, "ranges": text_of(own), "replicas": list(replicas)}
+        | ({"learners": list(learners)} if learners else {})
+        for (holder, replicas, learners), own in sorted(held.items())
+    ]
+
+
+def row_from(told: dict[str, Any]) -> tuple[str, Row]:
+    """A row of FASTCACHE MOVES."""
+    return str(told.get("move", "")), Row(
+        state=str(told.get("state", "")),
+        lag_records=int(told.get("lag-records", 0)),
+        lag_ms=int(told.get("lag-ms", 0)),
+        copied=int(told.get("copied", 0)),
+        keys=int(told.get("keys", 0)),
+        bytes=int(told.get("bytes", 0)),
+    )

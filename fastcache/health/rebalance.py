@@ -1,0 +1,457 @@
+"""Carry out moves of slots: look at those under way, have the topology take them further, tell how far it is.
+
+What must survive a crash is in the store: moves in the topology itself, and beside it the orders (whether
+slots are to move, and nodes whose weight an operator has changed). What comes next follows from them, see
+moves.py.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, Literal
+
+import msgspec
+
+from fastcache.health import moves
+from fastcache.health.moves import COPYING, Decision, Limits, Row, Step, View
+from fastcache.health.replication import RefusedError
+from fastcache.health.resp import ErrorReply, pairs_of
+from fastcache.health.roles import Event, slots_in, text_of
+
+if TYPE_CHECKING:
+    from fastcache.health.act import Service
+
+Document = dict[str, Any]
+# Moves under way are looked at so often; without any, it is looked whether some should begin.
+LOOK_SECONDS = 0.03
+IDLE_SECONDS = 0.25
+# How fast slots move where nothing was measured yet.
+USUAL_SLOTS_A_SECOND = 200.0
+
+
+class Orders(msgspec.Struct, forbid_unknown_fields=False):
+    """What an operator, or a node that joined, has set going. Kept with the topology."""
+
+    state: Literal["idle", "running", "paused", "cancelled"] = "idle"
+    # Nodes whose weight was changed here; 0 drains.
+    weights: dict[str, int] = {}
+    started: float = 0.0
+    finished: float = 0.0
+    slots_total: int = 0
+    slots_moved: int = 0
+    keys_total: int = 0
+    keys_moved: int = 0
+    bytes_moved: int = 0
+    given_up: int = 0
+    # What keeps it from going on; empty when nothing does.
+    waits: str = ""
+
+
+class Rebalance:
+    """The part of the service that moves slots."""
+
+    def __init__(self, service: "Service") -> None:
+        self.service = service
+        self.orders = Orders()
+        # The orders have changed and are not saved yet.
+        self.unsaved = False
+        # The orders are in force from this epoch on.
+        self.since = 0
+        self.limits = Limits(slots=service.settings.move_slots)
+        self.rows: dict[tuple[str, str], Row] = {}
+        self.kept: set[str] = set()
+        self.sent: set[str] = set()
+        self.unheard: set[str] = set()
+        # Where slots belong, and for which members that was worked out.
+        self.wanted: tuple[object, dict[int, str]] = (None, {})
+        # What is still to move, and from which placement on: it is asked for many times a second.
+        self.left: tuple[object, object, list[Step]] = (None, None, [])
+        self.stirred = asyncio.Event()
+
+    # --- what is kept -------------------------------------------------------------------------------
+
+    def saved(self) -> bytes:
+        """For the store."""
+        return msgspec.json.encode(self.orders)
+
+    def restore(self, body: bytes) -> None:
+        """What the store had."""
+        self.orders = msgspec.json.decode(body, type=Orders) if body else Orders()
+        self.unsaved = False
+
+    def order(self, **changes: object) -> None:
+        """Change the orders; the next topology carries them to the store."""
+        for name, value in changes.items():
+            setattr(self.orders, name, value)
+        self.unsaved = True
+        self.since = max(self.service.saved, self.service.epoch) + 1
+        self.service.touch()
+        self.stirred.set()
+
+    # --- what is asked for --------------------------------------------------------------------------
+
+    @property
+    def under_way(self) -> list[Document]:
+        """The moves of the topology in force."""
+        found: list[Document] = self.service.document.get("moves", [])
+        return found
+
+    def steps(self, document: Document) -> list[Step]:
+        """What is still to move. Where slots belong is worked out once for the same members."""
+        names = ("id", "host", "rack", "weight")
+        key = (
+            tuple(tuple(node[name] for name in names) for node in document.get("nodes", ())),
+            document.get("virtual_nodes"),
+            self.orders.started,
+        )
+        if self.wanted[0] != key:
+            self.wanted = (key, moves.target(document))
+        placed = document.get("slots")
+        if self.left[0] is not placed or self.left[1] is not self.wanted:
+            self.left = (placed, self.wanted, moves.steps(document, self.wanted[1]))
+        return self.left[2]
+
+    def start(self, weights: dict[str, int] | None = None) -> None:
+        """Give every node its share, and nothing to those of weight 0."""
+        if self.service.replication.on:
+            raise RefusedError(
+                "replication is on: slots with copies do not move yet; a switchover hands a node's slots over"
+            )
+        wanted = {**self.orders.weights, **(weights or {})}
+        for name in weights or {}:
+            if self.service.registry.find(name, "node") is None:
+                raise RefusedError(f"there is no node {name}")
+        left = [
+            record
+            for record in self.service.registry.of_kind("node")
+            if wanted.get(record.member.id, record.member.weight)
+        ]
+        if not left:
+            raise RefusedError("no node would be left to hold the slots")
+        running = self.orders.state in {"running", "paused"}
+        fresh: dict[str, object] = (
+            {}
+            if running
+            else {
+                "started": time.time(),
+                "finished": 0.0,
+                "slots_moved": 0,
+                "keys_moved": 0,
+                "bytes_moved": 0,
+                "given_up": 0,
+                "slots_total": 0,
+                "keys_total": 0,
+            }
+        )
+        self.order(state="running", weights=wanted, **fresh)
+        self.service.replication.remember("rebalance-started", weights=wanted)
+
+    def pause(self) -> None:
+        """Begin no more moves; those under way end."""
+        if self.orders.state != "running":
+            raise RefusedError("no rebalance is running")
+        self.order(state="paused")
+        self.service.replication.remember("rebalance-paused")
+
+    def resume(self) -> None:
+        """Go on."""
+        if self.orders.state != "paused":
+            raise RefusedError("no rebalance is paused")
+        self.order(state="running")
+        self.service.replication.remember("rebalance-resumed")
+
+    def cancel(self) -> None:
+        """Give up what is being copied; what has moved stays where it is, and weights are as before."""
+        if self.orders.state not in {"running", "paused"}:
+            raise RefusedError("no rebalance is running")
+        weights = {name: weight for name, weight in self.orders.weights.items() if weight}
+        self.order(state="cancelled", weights=weights)
+        self.service.replication.remember("rebalance-cancelled")
+
+    def forget(self, node: str) -> None:
+        """A node has left, and its weight with it."""
+        if node in self.orders.weights:
+            self.order(weights={k: v for k, v in self.orders.weights.items() if k != node})
+
+    # --- deciding -----------------------------------------------------------------------------------
+
+    def view(self) -> View:
+        """All that is known now."""
+        nodes = {
+            record.member.id: record.judgement.status for record in self.service.registry.of_kind("node")
+        }
+        return View(
+            nodes=nodes,
+            rows=self.rows,
+            kept=frozenset(self.kept),
+            sent=frozenset(self.sent),
+            unheard=frozenset(self.unheard),
+            running=self.orders.state == "running",
+            cancelled=self.orders.state == "cancelled" or self.service.replication.on,
+        )
+
+    def decided(self, document: Document) -> Decision:
+        """The moves and slots of the next topology."""
+        planned = self.steps(document) if self.orders.state == "running" else []
+        return moves.decided(document, planned, self.view(), self.limits)
+
+    def applied(self, document: Document) -> tuple[Document, list[Event]]:
+        """A topology with every move a step further."""
+        if not document.get("slots") or (not document.get("moves") and self.orders.state != "running"):
+            return document, []
+        decision = self.decided(document)
+        return {**document, "moves": decision.moves, "slots": decision.slots}, decision.events
+
+    # --- acting -------------------------------------------------------------------------------------
+
+    async def hand_over(self, before: Document, after: Document, body: bytes) -> bool:
+        """Bring a topology to takers of flipped moves, then to their givers; False when a taker was silent.
+
+        The taker first: from then on it holds requests for these slots until the giver has sent everything.
+        """
+        known = {move["id"] for move in before.get("moves", ()) if move["state"] != COPYING}
+        fresh = [m for m in after["moves"] if m["state"] != COPYING and m["id"] not in known]
+        if not fresh:
+            return True
+        deliver = self.service.replication.deliver
+        takers = sorted({move["to"] for move in fresh})
+        answers = await asyncio.gather(*(deliver(name, body) for name in takers))
+        silent = {name: answer for name, answer in zip(takers, answers, strict=True) if answer}
+        if silent:
+            self.service.log("warning", "slots were not taken over", **silent)
+            # No giver has heard of it: it goes on serving, and the next topology says so.
+            self.unheard.update(move["id"] for move in fresh)
+            return False
+        await asyncio.gather(*(deliver(name, body) for name in sorted({move["from"] for move in fresh})))
+        return True
+
+    def note(self, events: list[Event]) -> None:
+        """Count what has become of moves, once it is in force."""
+        for event in events:
+            fields = dict(event.fields)
+            move, slots = str(fields["move"]), int(str(fields["slots"]))
+            if event.kind == "move-done":
+                row = self.rows.get((str(fields["to"]), move))
+                self.orders.slots_moved += slots
+                self.orders.keys_moved += row.keys if row else 0
+                self.orders.bytes_moved += row.bytes if row else 0
+                self.unsaved = True
+            if event.kind in {"move-given-up", "move-undone"}:
+                self.orders.given_up += 1
+                self.unsaved = True
+            self.service.replication.remember(event.kind, epoch=self.service.epoch, **fields)
+        there = {move["id"] for move in self.under_way}
+        for known in (self.kept, self.sent, self.unheard):
+            known.intersection_update(there)
+        for key in [key for key in self.rows if key[1] not in there]:
+            del self.rows[key]
+        self.stirred.set()
+
+    async def run_for_ever(self) -> None:
+        """Look at what moves, and have the topology follow."""
+        while True:
+            busy = self.service.leading and self.under_way
+            self.stirred.clear()
+            try:
+                async with asyncio.timeout(LOOK_SECONDS if busy else IDLE_SECONDS):
+                    await self.stirred.wait()
+            except TimeoutError:
+                pass
+            if self.service.leading and self.service.document.get("slots"):
+                try:
+                    await self.look()
+                except Exception as error:
+                    self.service.log("error", "moves could not be looked at", error=repr(error))
+                    await asyncio.sleep(1.0)
+
+    async def look(self) -> None:
+        """One look at everything."""
+        if self.under_way:
+            names = sorted({name for move in self.under_way for name in (move["from"], move["to"])})
+            await asyncio.gather(*(self.hear(name) for name in names))
+            decision = self.decided(self.service.document)
+            await asyncio.gather(*(self.ask_to_keep(*one) for one in decision.ask_to_keep))
+            if decision.events or decision.ask_to_keep:
+                self.service.touch()
+            if self.orders.state == "running" and not self.orders.slots_total:
+                await self.estimate()
+            return
+        if self.orders.state == "cancelled":
+            self.order(state="idle", finished=time.time())
+        elif self.orders.state == "running":
+            await self.run_on()
+        elif self.service.admits() and not self.service.replication.on and self.startable():
+            self.service.admit = False
+            self.start()
+
+    async def run_on(self) -> None:
+        """Begin the next moves, or end when there is nothing left to move."""
+        if self.service.epoch < self.since:
+            return self.service.touch()  # The members and weights that it is for are not in force yet.
+        left = self.steps(self.service.document)
+        if not left:
+            self.order(state="idle", finished=time.time(), waits="")
+            seconds = round(time.time() - self.orders.started, 1)
+            slots, keys = self.orders.slots_moved, self.orders.keys_moved
+            self.service.replication.remember("rebalance-done", slots=slots, keys=keys, seconds=seconds)
+            return None
+        if not self.orders.slots_total:
+            await self.estimate()
+        if self.decided(self.service.document).events:
+            self.orders.waits = ""
+            self.service.touch()
+        else:
+            self.orders.waits = f"{left[0].giver} and {left[0].taker} must both be well"
+        return None
+
+    def startable(self) -> bool:
+        """Whether slots should move without being asked, and any of them could."""
+        if self.orders.state != "idle" or not moves.due(self.service.document):
+            return False
+        view = View(nodes=self.view().nodes)
+        document = self.service.document
+        return bool(moves.decided(document, self.steps(document), view, self.limits).events)
+
+    async def estimate(self) -> None:
+        """How much there is to move, as the givers say."""
+        told = await self.plan()
+        self.orders.slots_total = self.orders.slots_moved + told["slots"]
+        self.orders.keys_total = self.orders.keys_moved + told["keys"]
+
+    async def hear(self, name: str) -> None:
+        """What a node says of its moves."""
+        record = self.service.registry.find(name, "node")
+        try:
+            reply = await self.service.prober.tell(record.member, "FASTCACHE", "MOVES") if record else None
+        except (TimeoutError, OSError):
+            reply = None
+        for key in [key for key in self.rows if key[0] == name]:
+            del self.rows[key]
+        for told in reply if isinstance(reply, list) else ():
+            move, row = moves.row_from(pairs_of(told))
+            self.rows[name, move] = row
+
+    async def ask_to_keep(self, giver: str, move: str) -> None:
+        """Have a giver keep slots whose taker has fallen, unless they were handed over already."""
+        record = self.service.registry.find(giver, "node")
+        try:
+            words = ("FASTCACHE", "MOVE", "KEEP", move)
+            reply = await self.service.prober.tell(record.member, *words) if record else None
+        except (TimeoutError, OSError):
+            return
+        if isinstance(reply, ErrorReply):
+            self.sent.add(move)
+        elif reply:
+            self.kept.add(move)
+
+    # --- telling ------------------------------------------------------------------------------------
+
+    async def plan(self, weights: dict[str, int] | None = None) -> dict[str, Any]:
+        """What would move, with what it amounts to."""
+        document = {**self.service.document}
+        wanted = {**self.orders.weights, **(weights or {})}
+        document["nodes"] = [
+            {**node, "weight": wanted.get(node["id"], node["weight"])} for node in document.get("nodes", ())
+        ]
+        found = moves.steps(document, moves.target(document))
+        held: dict[str, int] = {}
+        for main in moves.mains_of(document).values():
+            held[main] = held.get(main, 0) + 1
+        names = sorted({step.giver for step in found})
+        sizes = dict(zip(names, await asyncio.gather(*(self.size(name) for name in names)), strict=True))
+        told: list[dict[str, Any]] = []
+        for step in found:
+            part = len(step.slots) / held[step.giver]
+            keys, size = sizes[step.giver]
+            told.append(
+                {
+                    "from": step.giver,
+                    "to": step.taker,
+                    "slots": len(step.slots),
+                    "ranges": text_of(step.slots),
+                    "keys": round(keys * part),
+                    "bytes": round(size * part),
+                }
+            )
+        slots = sum(len(step.slots) for step in found)
+        return {
+            "moves": told,
+            "slots": slots,
+            "keys": sum(one["keys"] for one in told),
+            "bytes": sum(one["bytes"] for one in told),
+            "seconds": round(slots / self.rate(), 1),
+        }
+
+    def rate(self) -> float:
+        """Slots a second, as measured in this rebalance or else by habit."""
+        orders = self.orders
+        spent = (orders.finished or time.time()) - orders.started
+        if orders.slots_moved and spent > 0:
+            return max(orders.slots_moved / spent, 1.0)
+        return USUAL_SLOTS_A_SECOND
+
+    async def size(self, name: str) -> tuple[int, int]:
+        """Keys of a node and the bytes of its data, as it says; zero when it does not."""
+        record = self.service.registry.find(name, "node")
+        if record is None:
+            return 0, 0
+        try:
+            keys = await self.service.prober.tell(record.member, "DBSIZE")
+            memory = await self.service.prober.tell(record.member, "INFO", "memory")
+        except (TimeoutError, OSError):
+            return 0, 0
+        fields = memory.decode(errors="replace").splitlines() if isinstance(memory, bytes) else []
+        size = next((int(one.split(":")[1]) for one in fields if one.startswith("used_memory_dataset:")), 0)
+        return (keys if isinstance(keys, int) else 0), size
+
+    def told(self) -> dict[str, Any]:
+        """How far it is, for people and their tools."""
+        orders = self.orders
+        under_way = [
+            {
+                "id": move["id"],
+                "from": move["from"],
+                "to": move["to"],
+                "slots": sum(1 for _ in slots_in(move["ranges"])),
+                "state": self.state_of(move),
+                "copied": row.copied if (row := self.rows.get((move["to"], move["id"]))) else 0,
+            }
+            for move in self.under_way
+        ]
+        active = orders.state in {"running", "paused"} or bool(under_way)
+        now = time.time()
+        left = sum(len(step.slots) for step in self.steps(self.service.document)) if active else 0
+        return {
+            "state": orders.state,
+            "epoch": self.service.epoch,
+            "slotsMoved": orders.slots_moved,
+            "slotsLeft": left,
+            "slotsTotal": orders.slots_moved + left,
+            "keysMoved": orders.keys_moved,
+            "keysTotal": max(orders.keys_total, orders.keys_moved),
+            "bytesMoved": orders.bytes_moved,
+            "givenUp": orders.given_up,
+            "seconds": round((orders.finished or now) - orders.started, 1) if orders.started else 0.0,
+            "secondsLeft": round(left / self.rate(), 1) if active else 0.0,
+            "weights": orders.weights,
+            "waits": orders.waits,
+            "moves": under_way,
+        }
+
+    def state_of(self, move: Document) -> str:
+        """The state of a move in a word: pending until the giver streams, sealed until the taker serves."""
+        row = self.rows.get((move["from"], move["id"]))
+        if move["state"] == COPYING:
+            return "pending" if row is None or row.state == "connecting" else "copying"
+        taken = self.rows.get((move["to"], move["id"]))
+        return "flipped" if taken and taken.state == "open" else "sealed"
+
+    async def progress(self) -> AsyncIterator[dict[str, Any]]:
+        """How far it is, as often as that changes, until the service stops."""
+        last: dict[str, Any] = {}
+        while not self.service.stopping.is_set():
+            now = self.told()
+            if {**now, "seconds": 0, "secondsLeft": 0} != {**last, "seconds": 0, "secondsLeft": 0}:
+                last = now
+                yield now
+            await asyncio.sleep(0.2)
