@@ -117,15 +117,12 @@ fn restore(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
         ctx.out.ok();
         return Ok(());
     }
-    let is_new = ctx.look(name).is_none();
     let seconds = (now / 1000) as u32;
     let meta = Meta { expiry, created: seconds, updated: seconds, raw: false };
     let found = ctx.engine.store.put_whole(ctx.client.database, name, value, meta)?;
     let idle = options.idle.map(|idle| u32::try_from(idle).unwrap_or(u32::MAX).min(0xFF_FFFF));
     ctx.engine.store.set_use(found, idle, options.uses.map(|uses| uses as u8));
-    if is_new {
-        ctx.created(name);
-    }
+    ctx.created(name); // What was there before is gone first, as in Redis.
     ctx.changed(name, GENERIC, "restore");
     ctx.out.ok();
     Ok(())

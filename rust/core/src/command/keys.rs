@@ -479,6 +479,7 @@ fn renamenx(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
 fn rename_told(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     let database = ctx.client.database;
     ctx.engine.store.rename(database, args.at(1), database, args.at(2))?;
+    ctx.created(args.at(2));
     ctx.changed(args.at(1), GENERIC, "rename_from");
     ctx.changed(args.at(2), GENERIC, "rename_to");
     Ok(())
@@ -499,6 +500,7 @@ fn move_key(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     let movable = ctx.look(name).is_some() && ctx.engine.store.find(target, name).is_none();
     if movable {
         ctx.engine.store.rename(source, name, target, name)?;
+        ctx.created_in(target, name);
         ctx.changed(name, GENERIC, "move_from");
         ctx.changed_in(target, name, GENERIC, "move_to");
     }

@@ -170,8 +170,13 @@ impl Ctx<'_> {
     /// Tell that a key came to be (event class `n`).
     #[inline]
     pub fn created(&mut self, key: &[u8]) {
+        self.created_in(self.client.database, key);
+    }
+
+    /// As [`Ctx::created`], in another database.
+    #[inline]
+    pub fn created_in(&mut self, database: u8, key: &[u8]) {
         if self.engine.events & notify::NEW != 0 {
-            let database = self.client.database;
             pubsub::notify(self.engine, Some(self.client), database, notify::NEW, "new", key);
         }
     }
@@ -241,7 +246,11 @@ impl Ctx<'_> {
     ) -> Result<(), Fault> {
         match result {
             Some(object) => {
+                let is_new = self.engine.events & notify::NEW != 0 && self.look(destination).is_none();
                 self.engine.store.put_object(self.client.database, destination, object, None)?;
+                if is_new {
+                    self.created(destination);
+                }
                 self.changed(destination, class, event);
             }
             None => {

@@ -209,6 +209,7 @@ fn copy(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
         let object = object.duplicate(arena, seed)?;
         store.put_object(target, destination, object, expiry)?;
     }
+    ctx.created_in(target, destination); // What was there before is gone first, as in Redis.
     ctx.changed_in(target, destination, GENERIC, "copy_to");
     ctx.out.integer(1);
     Ok(())
