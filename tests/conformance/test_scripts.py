@@ -112,3 +112,50 @@ def test_a_memory_bomb_ends_in_an_error_and_its_memory_is_given_back(node: Serve
         assert node.connect().ask("EVAL", bomb, "0").startswith(b"-ERR not enough memory")
     assert node.connect().ask("EVAL", "return 1", "0") == b":1\r\n"
     assert node.resident_bytes() - before < 128 << 20
+
+
+# Holes that Redis' Lua had, by their numbers: what the scripts tried to reach, and what they come to here.
+HOLES = {
+    "CVE-2015-4335, bytecode": r"return loadstring('\27Lua\81\0\1\4\8\4\8\0' .. string.rep('\0', 200))",
+    "CVE-2015-8080, struct": "return struct.unpack('>I2147483648', 'x')",
+    "CVE-2018-11218, cmsgpack nested": r"return cmsgpack.unpack(string.rep('\145', 200000))",
+    "CVE-2018-11218, cmsgpack packed": "local t = {} for i = 1, 1e5 do t = {t} end return cmsgpack.pack(t)",
+    "CVE-2018-11219, struct": "return struct.pack('>I2147483648', '10')",
+    "CVE-2020-14147, struct": "return struct.unpack('c2147483647', 'abc')",
+    "CVE-2021-32626, stack": "local function f() return {pcall(f)} end return f()",
+    "CVE-2021-32626, reply": "local t = {} for i = 1, 200000 do t = {t} end return t",
+    "CVE-2021-32675, cjson nested": "return cjson.decode(string.rep('[', 200000))",
+    "CVE-2022-24735, globals": "function redis.call() return 'mine' end",
+    "CVE-2022-24735, replaced": "rawset(_G, 'tostring', function() return 'mine' end)",
+    "CVE-2022-24834, cjson": r"return #cjson.encode(string.rep('\0', 2^19))",
+    "CVE-2024-31449, bit": "return bit.tohex(65535, -2147483648)",
+    "CVE-2024-46981, finalizers": "local p = newproxy(true) getmetatable(p).__gc = redis.call",
+    "CVE-2025-46817, unpack": "return {unpack({0, 0}, 0, 2^31 - 1)}, {unpack({}, -2^31, 2^31 - 1)}",
+    "CVE-2025-46818, strings": "getmetatable('').__index = function() return 'mine' end",
+    "CVE-2025-46818, numbers": "debug.setmetatable(0, {__index = function() return 'mine' end})",
+    "CVE-2025-46819, brackets": "return loadstring('return [' .. string.rep('=', 100000))",
+    "CVE-2025-46819, long": "return loadstring('return [==[' .. string.rep(']=', 100000))",
+    "CVE-2025-49844, parser": "for i = 1, 300 do loadstring('return ' .. string.rep('{', 150), "
+    "string.rep('n', 4000) .. i) collectgarbage('step') end return 1",
+}
+
+
+@pytest.mark.parametrize("script", HOLES.values(), ids=HOLES.keys())
+def test_known_holes_lead_nowhere(script: str, holed: Server) -> None:
+    attacker, other = holed.connect(), holed.connect()
+    reply = attacker.ask("EVAL", script, "0")
+    assert b"mine" not in reply
+    for _ in range(3):
+        assert other.ask("EVAL", "return ('x'):upper() .. tostring(5) .. #ARGV", "0") == b"$3\r\nX50\r\n"
+        assert other.ask("EVAL", "return redis.call('ECHO', 'safe')", "0") == b"$4\r\nsafe\r\n"
+        assert other.ask("EVAL", "collectgarbage() return (5).x", "0").startswith(b"-ERR")
+    assert holed.alive()
+
+
+@pytest.fixture(scope="module")
+def holed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A node that all of them try, one after another: what one leaves behind the next would meet."""
+    server = start_ours(tmp_path_factory.mktemp("holes"), ("lua-memory-limit", "128mb"))
+    yield server
+    assert server.alive()
+    server.stop()
