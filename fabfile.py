@@ -8,8 +8,14 @@ Thin tasks over plain functions (fastcache/runbook): here is only how they look 
 """
 
 import contextlib
+import dataclasses
+import inspect
 import json
+import os
+import socket
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,13 +29,14 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from fastcache.errors import DEGRADED, FastCacheError
+from fastcache.errors import DEGRADED, FAILED, FastCacheError
 from fastcache.runbook import audit as ledger_of_cluster
-from fastcache.runbook import handover, rolling, snapshots
+from fastcache.runbook import chaos as breaking
+from fastcache.runbook import handover, playbooks, rolling, snapshots, support
 from fastcache.runbook import status as looking
 from fastcache.runbook.hands import Hands
-from fastcache.runbook.operation import Consent, Operation, Report, Step, carry_out, ourselves
-from fastcache.runbook.ssh import OverSsh, describe
+from fastcache.runbook.operation import Consent, Operation, Step, carry_out, ourselves
+from fastcache.runbook.ssh import OverSsh, describe, program
 
 PROJECT = Path(__file__).resolve().parent
 #: For people and their logs; standard output is for results.
@@ -40,6 +47,7 @@ PLAN = "only show what would be done"
 YES = "do it without asking"
 FRESH = "begin anew, also where a run before was interrupted"
 OUTPUT = "table or json"
+SHARED: dict[str, Any] = {"env": "lab", "plan": False, "yes": False, "fresh": False, "output": "table"}
 CHANGING = {"env": ENV, "plan": PLAN, "yes": YES, "fresh": FRESH, "output": OUTPUT}
 
 
@@ -126,24 +134,45 @@ def reaching(env: str, *, echo: bool = True) -> Iterator[OverSsh]:
             hands.close()
 
 
-def change(
-    env: str, plan: bool, yes: bool, fresh: bool, output: str, make: Callable[[Hands], Operation]
-) -> None:
+def changing(**about: str) -> Callable[[Callable[..., Operation]], Any]:
+    """A task that changes something: the function makes its operation out of the hands and its own options.
+
+    The options that all of them have are added here. `about`: what the others are for.
+    """
+
+    def made(make: Callable[..., Operation]) -> Any:
+        own = list(inspect.signature(make).parameters.values())[1:]
+
+        def run(_c: Context, **given: Any) -> None:
+            env, output = given.pop("env"), given.pop("output")
+            consent = Consent(*(given.pop(name) for name in ("plan", "yes", "fresh")))
+            change(env, output, consent, lambda hands: make(hands, **given))
+
+        # The shared ones come first: they have the same short flags everywhere.
+        first = inspect.Parameter("c", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+        shared = [first.replace(name=name, default=default) for name, default in SHARED.items()]
+        named = [one.replace(kind=inspect.Parameter.KEYWORD_ONLY) for one in (*shared, *own)]
+        run.__signature__ = inspect.Signature([first, *named])  # type: ignore[attr-defined]
+        run.__name__, run.__doc__ = make.__name__, make.__doc__
+        return task(help={**CHANGING, **about})(run)
+
+    return made
+
+
+def change(env: str, output: str, consent: Consent, make: Callable[[Hands], Operation]) -> None:
     """Carry a task out, and show it as it was wished."""
     show = Terminal(quiet=output == "json")
     with reaching(env, echo=output != "json") as hands:
         began = time.monotonic()
-        operation = make(hands)
-        report: Report | None = None
         try:
-            report = carry_out(operation, hands, show, Consent(plan=plan, yes=yes, fresh=fresh))
+            report = carry_out(make(hands), hands, show, consent)
         finally:
             show.close()
+        seconds = time.monotonic() - began
         if output == "json":
-            told = {"task": report.task, "outcome": report.outcome, "steps": report.steps}
-            print(json.dumps(told | {"seconds": round(time.monotonic() - began, 2)}, indent=1))
+            print(json.dumps({**dataclasses.asdict(report), "seconds": round(seconds, 2)}, indent=1))
         elif report.outcome == "done":
-            console.print(f"[green]{report.task} is done[/] in {time.monotonic() - began:.0f} s.")
+            console.print(f"[green]{report.task} is done[/] in {seconds:.0f} s.")
         else:
             console.print(f"{report.task}: {report.outcome}.")
 
@@ -203,6 +232,11 @@ def status(_c: Context, env: str = "lab", output: str = "table") -> None:
         told(found, output, shown, well=found["well"])
 
 
+def say(lines: list[str]) -> None:
+    """Lines as they are, to standard output."""
+    out().print("\n".join(lines), markup=False, soft_wrap=True)
+
+
 def print_state(found: dict[str, Any]) -> None:
     """What stands below the table of members."""
     lines = [f"{found['cluster']}: epoch {found['epoch']}, topology {found['digest'][:12] or 'unknown'}"]
@@ -211,6 +245,7 @@ def print_state(found: dict[str, Any]) -> None:
     for one in found.get("unfinished", ()):
         why = f": {one['stopped']}" if one["stopped"] else ""
         lines.append(f"unfinished: {one['task']} of {one['owner']}, {len(one['done'])} steps done{why}")
+    lines += [f"{one['name']}: {one['why']}" for one in found["members"] if one.get("why")]
     if found.get("unknown"):
         lines.append(f"not in the inventory: {', '.join(found['unknown'])}")
     lines += [f"NOT WELL: {one}" for one in found["wrong"]] or ["everything is well"]
@@ -297,82 +332,124 @@ def audit(_c: Context, env: str = "lab", last: int = 20, output: str = "table") 
         told(found, output, shown, well=not found["wrong"])
 
 
-# --- starting again ---------------------------------------------------------------------------------
+# --- what runs --------------------------------------------------------------------------------------
 
 
-@task(help={**CHANGING, "only": "hosts or members, separated by commas"})
-def rolling_restart(
-    _c: Context, env: str = "lab", only: str = "", plan: bool = False, yes: bool = False, fresh: bool = False,
-    output: str = "table",
-) -> None:  # fmt: skip
+@changing(only="hosts or members, separated by commas")
+def rolling_restart(hands: Hands, only: str = "") -> Operation:
     """Start every service again, one at a time, while clients are served."""
-    names = [name.strip() for name in only.split(",") if name.strip()]
-    change(env, plan, yes, fresh, output, lambda hands: rolling.restart(hands, names))
+    return rolling.restart(hands, [name.strip() for name in only.split(",") if name.strip()])
+
+
+@changing()
+def deploy(hands: Hands) -> Operation:
+    """From what the inventory says to a serving cluster; run again, it changes nothing."""
+    return playbooks.deploy(hands)
+
+
+@changing(bundle="directory of the bundle; dist/bundle, or FASTCACHE_BUNDLE")
+def rolling_upgrade(hands: Hands, bundle: str = "") -> Operation:
+    """To the release of the bundle, one service at a time, while clients are served."""
+    place = Path(bundle or os.environ.get("FASTCACHE_BUNDLE") or PROJECT / "dist" / "bundle").absolute()
+    os.environ["FASTCACHE_BUNDLE"] = str(place)  # for Ansible
+    return playbooks.upgrade(hands, place)
+
+
+@changing(release="its name; where one other is on all hosts, that one")
+def rollback(hands: Hands, release: str = "") -> Operation:
+    """Back to a release that is still on the hosts, one service at a time."""
+    return playbooks.rollback(hands, release)
+
+
+@changing(host="whose place is taken", by="by which host; by the same one made anew when not given")
+def replace_host(hands: Hands, host: str, by: str = "") -> Operation:
+    """Another host takes the place of one, or the same one comes back with an empty disk."""
+    return playbooks.replace_host(hands, host, by)
+
+
+@changing(secret="admin-key or requirepass")  # noqa: S106
+def rotate_secrets(hands: Hands, secret: str) -> Operation:
+    """Make a new secret and bring it to all hosts."""
+    return playbooks.rotate(hands, secret)
+
+
+@task(help={"env": ENV, "output": OUTPUT})
+def preflight(_c: Context, env: str = "lab", output: str = "table") -> None:
+    """What would be in the way of a deployment, each with its cure; nothing is changed."""
+    with reaching(env, echo=False) as hands:
+        found = playbooks.preflight(hands)
+
+        def shown() -> None:
+            made = table("host", "system", "python", "systemd", ">memory", ">free")
+            for name, one in found["hosts"].items():
+                sizes = (f"{one['memoryMb']} MiB", f"{one['freeMb']} MiB")
+                made.add_row(name, one["system"], one["python"], one["state"], *sizes)
+            out().print(made)
+            say([f"NOT WELL: {line}" for line in found["wrong"]] or ["nothing is in the way"])
+
+        told(found, output, shown, well=found["well"])
+
+
+@task(help={"env": ENV, "output": OUTPUT})
+def plan(_c: Context, env: str = "lab", output: str = "table") -> None:
+    """What a deployment would change on which host, file by file; nothing is changed."""
+    with reaching(env, echo=output != "json") as hands:
+        found = playbooks.plan(hands)
+        lines = [f"{host}: {count} changes" for host, count in found["changes"].items()]
+        told(found, output, lambda: say(lines or ["nothing would change"]))
+
+
+@task(help={"env": ENV, "output": OUTPUT})
+def drift(_c: Context, env: str = "lab", output: str = "table") -> None:
+    """Where hosts are not as the inventory says: files, services, releases, members, topologies."""
+    with reaching(env, echo=False) as hands:
+        found = playbooks.drift(hands)
+        lines = [f"{host} uses {release or 'no release'}" for host, release in found["releases"].items()]
+        lines += [f"NOT AS SAID: {line}" for line in found["wrong"]] or [
+            "everything is as the inventory says"
+        ]
+        told(found, output, lambda: say(lines), well=found["well"])
 
 
 # --- who is main ------------------------------------------------------------------------------------
 
 
-@task(help={**CHANGING, "node": "who gives up its slots", "to": "only to this copy"})
-def switchover(
-    _c: Context, node: str, env: str = "lab", to: str = "", plan: bool = False, yes: bool = False,
-    fresh: bool = False, output: str = "table",
-) -> None:  # fmt: skip
+@changing(node="who gives up its slots", to="only to this copy")
+def switchover(hands: Hands, node: str, to: str = "") -> Operation:
     """Let the copies of a node take over in order, without losing a write."""
-    change(env, plan, yes, fresh, output, lambda hands: handover.hand_over(hands, node, to, orderly=True))
+    return handover.hand_over(hands, node, to, orderly=True)
 
 
-@task(help={**CHANGING, "node": "who gives up its slots", "to": "only to this copy",
-            "force": "also to a copy that is not in sync: what it lacks is lost"})  # fmt: skip
-def failover(
-    _c: Context, node: str, env: str = "lab", to: str = "", force: bool = False, plan: bool = False,
-    yes: bool = False, fresh: bool = False, output: str = "table",
-) -> None:  # fmt: skip
+@changing(node="who gives up its slots", to="only to this copy", force="also to a copy that is not in sync")
+def failover(hands: Hands, node: str, to: str = "", force: bool = False) -> Operation:
     """Let the copies of a node take over at once, whether it answers or not."""
-    change(
-        env, plan, yes, fresh, output,
-        lambda hands: handover.hand_over(hands, node, to, orderly=False, force=force),
-    )  # fmt: skip
+    return handover.hand_over(hands, node, to, orderly=False, force=force)
 
 
-@task(help=CHANGING)
-def pause(
-    _c: Context,
-    env: str = "lab",
-    plan: bool = False,
-    yes: bool = False,
-    fresh: bool = False,
-    output: str = "table",
-) -> None:
+@changing()
+def pause(hands: Hands) -> Operation:
     """Suspend automatic failover, for work on hosts or network."""
-    change(env, plan, yes, fresh, output, lambda hands: handover.suspend(hands, wanted=True))
+    return handover.suspend(hands, wanted=True)
 
 
-@task(help=CHANGING)
-def resume(
-    _c: Context,
-    env: str = "lab",
-    plan: bool = False,
-    yes: bool = False,
-    fresh: bool = False,
-    output: str = "table",
-) -> None:
+@changing()
+def resume(hands: Hands) -> Operation:
     """Let automatic failover go on."""
-    change(env, plan, yes, fresh, output, lambda hands: handover.suspend(hands, wanted=False))
+    return handover.suspend(hands, wanted=False)
 
 
-# --- snapshots --------------------------------------------------------------------------------------
+# --- the data ---------------------------------------------------------------------------------------
 
 
-@task(help={**CHANGING, "show": "list the snapshots on the hosts instead"})
-def snapshot(
-    _c: Context, env: str = "lab", show: bool = False, plan: bool = False, yes: bool = False,
-    fresh: bool = False, output: str = "table",
-) -> None:  # fmt: skip
+@changing()
+def snapshot(hands: Hands) -> Operation:
     """Take a snapshot of every node at the same time, and read each back."""
-    if not show:
-        change(env, plan, yes, fresh, output, snapshots.snapshot)
-        return
+    return snapshots.snapshot(hands)
+
+
+@task(help={"env": ENV, "output": OUTPUT})
+def snapshot_list(_c: Context, env: str = "lab", output: str = "table") -> None:
+    """Show the snapshots that lie on the hosts."""
     with reaching(env) as hands:
         found = snapshots.snapshots_of(hands)
 
@@ -380,14 +457,98 @@ def snapshot(
             made = table("node", "file", "taken", ">entries", ">bytes")
             for one in found:
                 when = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(one.get("timestamp", 0) / 1000))
-                name = Path(one.get("file", "")).name
-                made.add_row(
-                    one["node"],
-                    name,
-                    one.get("damage") or when,
-                    str(one.get("entries", "")),
-                    str(one.get("size", "")),
-                )
+                cells = [Path(one.get("file", "")).name, one.get("damage") or when]
+                made.add_row(one["node"], *cells, str(one.get("entries", "")), str(one.get("size", "")))
             out().print(made)
 
         told(found, output, shown, well=not any("damage" in one for one in found))
+
+
+@changing(into="directory of backups: another disk, another machine", keep="so many stay")
+def backup(hands: Hands, into: str = "", keep: int = 7) -> Operation:
+    """Bring fresh snapshots of all nodes here, verify them, and remove the oldest backups."""
+    return snapshots.backup(hands, kept_in(into), keep)
+
+
+@changing(into="directory of backups", backup="its name; else the newest", replace="overwrite what is there")
+def restore(hands: Hands, backup: str = "", into: str = "", replace: bool = False) -> Operation:
+    """Bring a backup into the cluster, whatever its shape, and compare counts and digests."""
+    directory = snapshots.found_backup(hands.fleet, kept_in(into), backup)
+    return snapshots.restore(hands, directory, replace=replace)
+
+
+DRILL = {
+    "into": "directory of backups",
+    "backup": "its name; else the newest",
+    "port": "the first of 40 free ports",
+    "nodes": "nodes of the throwaway cluster",
+    "env": ENV,
+    "output": OUTPUT,
+}
+
+
+@task(help=DRILL)
+def restore_drill(
+    _c: Context, env: str = "lab", backup: str = "", into: str = "", nodes: int = 2, port: int = 0,
+    output: str = "table",
+) -> None:  # fmt: skip
+    """Restore the newest backup into a throwaway cluster here: does all come back, and how fast?"""
+    with in_words(), tempfile.TemporaryDirectory(prefix="fastcache-drill-") as scratch:
+        directory = snapshots.found_backup(describe(PROJECT, env), kept_in(into), backup)
+        cluster = snapshots.Throwaway(fastcache, Path(scratch) / "cluster", port or free_ports(40))
+        found = snapshots.drill(directory, cluster, nodes, time.monotonic)
+        told(found, output, lambda: say([f"{name}: {value}" for name, value in found.items()]))
+        if not found["well"]:
+            raise Exit(code=FAILED)
+
+
+def fastcache(*words: str) -> str:
+    """`fastcache WORDS` on this machine, for the drill."""
+    done = subprocess.run(
+        [program("fastcache"), *words], capture_output=True, text=True, check=False, timeout=3600
+    )
+    if done.returncode:
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-2:]
+        raise FastCacheError(f"fastcache {words[0]}: {' '.join(said)}")
+    return done.stdout
+
+
+def free_ports(count: int) -> int:
+    """The first of neighbouring ports that nobody listens on."""
+    for first in range(26000, 32000, count):
+        try:
+            for port in range(first, first + count):
+                with socket.socket() as attempt:
+                    attempt.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return first
+    raise FastCacheError("no free ports for the drill", "name the first of 40 with --port")
+
+
+def kept_in(into: str) -> Path:
+    """Where backups are; beside the project unless it is said."""
+    return Path(into).expanduser().absolute() if into else PROJECT / "backups"
+
+
+# --- trouble ----------------------------------------------------------------------------------------
+
+
+@task(help={"env": ENV, "output": OUTPUT, "into": "directory for the file; here when not given"})
+def support_bundle(_c: Context, env: str = "lab", into: str = ".", output: str = "table") -> None:
+    """Gather journals, settings and states of all hosts in one file, without secrets."""
+    with reaching(env) as hands:
+        found = support.bundle(hands, Path(into).expanduser())
+        lines = [f"{found['file']}: {found['files']} files"]
+        lines += [f"not gathered: {line}" for line in found["trouble"]]
+        lines += [f"a secret was blotted out in {path}" for path in found["blotted"]]
+        told(found, output, lambda: say(lines))
+
+
+@changing(kind="kill, freeze, slow, partition, cpu or memory", victim="a member or host", seconds="how long",
+          confirm="the cluster's name, where it is no playground")  # fmt: skip
+def chaos(
+    hands: Hands, kind: str = "kill", victim: str = "", seconds: float = 5.0, confirm: str = ""
+) -> Operation:
+    """Break something for some seconds, with clients, and tell what they noticed."""
+    return breaking.chaos(hands, kind, victim, float(seconds), confirm)

@@ -17,6 +17,7 @@ FILLS: list[tuple[str, float, str, int]] = [
     ("key with TTL", 110, "set", 100_000),
     ("sorted-set member, 16 bytes", 70, "zadd", 0),
 ]
+STREAM_BAR = 0.9  # Of what each peer takes.
 MEBIBYTE = 1 << 20
 IDLE_PSS_BAR = 9.0
 FLEET = 50
@@ -44,6 +45,32 @@ def per_key(kinds: list[Kind], port: int, verdicts: Verdicts) -> str:
         )
     head = ["resident bytes per", OURS, *(kind.name for kind in kinds if kind.name != OURS), "bar", ""]
     return table(f"Memory, {COUNT:,} of each", head, rows)
+
+
+def per_entry(kinds: list[Kind], port: int, verdicts: Verdicts) -> str:
+    """Resident bytes for each of a million entries of one stream: a field, and a value of ten bytes."""
+    costs = {}
+    for kind in kinds:
+        print(f"# memory: stream, {kind.name}", file=sys.stderr)
+        with servers.running(kind, port) as server:
+            servers.settle(server, 0.5)
+            empty, _ = processes.memory(server.pid)
+            words = ["XADD", "stream", "*", "field", "0123456789"]
+            load = ["redis-benchmark", "-p", str(port), "-c", "4", "-P", "50", "-n", str(COUNT), "-q", *words]
+            subprocess.run(load, check=True, capture_output=True, timeout=600)
+            servers.settle(server)
+            full, _ = processes.memory(server.pid)
+            costs[kind.name] = (full - empty) / COUNT
+    rows = []
+    for kind in kinds:
+        row = [kind.name, f"{costs[kind.name]:.1f}"]
+        if kind.name != OURS:
+            ratio = costs[OURS] / costs[kind.name]
+            what = f"bytes per entry of a stream beside {kind.name}: {ratio:.2f}"
+            row += [f"{ratio:.2f}", f"{STREAM_BAR}", verdicts.judge(what, ratio, STREAM_BAR)]
+        rows.append([*row, *[""] * (5 - len(row))])
+    head = ["server", "bytes per entry", "ours of this", "bar", ""]
+    return table(f"Memory of a stream, {COUNT:,} entries", head, rows)
 
 
 def idle(kinds: list[Kind], port: int, verdicts: Verdicts) -> str:

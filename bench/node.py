@@ -11,10 +11,10 @@ import signal
 import sys
 from contextlib import ExitStack
 
-from bench import connections, footprint, hits, latency, scripts, servers, speed
+from bench import connections, footprint, guards, hits, latency, scripts, servers, speed
 from bench.report import Verdicts
 
-SECTIONS = ["speed", "scripts", "memory", "idle", "fleet", "latency", "hits", "connections"]
+SECTIONS = ["speed", "scripts", "acl", "tls", "memory", "idle", "fleet", "latency", "hits", "connections"]
 
 
 def main() -> int:
@@ -26,7 +26,7 @@ def main() -> int:
     print(f"## {versions}; {os.cpu_count()} cores, {platform.system()} {platform.release()}")
     verdicts = Verdicts()
     port, sections = chosen.port, chosen.sections.split(",")
-    if {"speed", "scripts", "latency"} & set(sections):
+    if {"speed", "scripts", "acl", "latency"} & set(sections):
         with ExitStack() as stack:
             running = [stack.enter_context(servers.running(kind, port + i)) for i, kind in enumerate(kinds)]
             if "speed" in sections:
@@ -36,10 +36,15 @@ def main() -> int:
                 show(speed.compare(running, cells, chosen.rounds, chosen.seconds, verdicts))
             if "scripts" in sections:
                 show(scripts.compare(running, chosen.rounds, verdicts))
+            if "acl" in sections:
+                show(guards.limited(running, chosen.rounds))
             if "latency" in sections:
                 show(latency.compare(running, chosen.rounds, chosen.seconds))
+    if "tls" in sections:
+        show(guards.secure(kinds, port, chosen.rounds, verdicts))
     if "memory" in sections:
         show(footprint.per_key(kinds, port, verdicts))
+        show(footprint.per_entry(kinds, port, verdicts))
     if "idle" in sections:
         show(footprint.idle(kinds, port, verdicts))
     if "fleet" in sections:

@@ -70,7 +70,7 @@ def running(kind: Kind, port: int, settings: dict[str, str] | None = None) -> It
     settings = settings or {}
     with tempfile.TemporaryDirectory(prefix="fastcache-bench-") as directory:
         if kind.name == OURS:
-            lines = [f"port = {port}", *(f'{name} = "{value}"' for name, value in settings.items())]
+            lines = [f"port = {port}", *(f"{name} = {toml(value)}" for name, value in settings.items())]
             file = Path(directory) / "node.toml"
             file.write_text("\n".join(lines) + "\n")
             command = [*kind.command, "node", "--config", str(file)]
@@ -92,6 +92,11 @@ def running(kind: Kind, port: int, settings: dict[str, str] | None = None) -> It
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
+
+
+def toml(value: str) -> str:
+    """A setting's value as our file has it."""
+    return value if value.isdigit() else f'"{value}"'
 
 
 def wait_until_answering(process: subprocess.Popen[bytes], port: int, log: Path, limit: float = 20) -> None:

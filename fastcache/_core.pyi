@@ -55,8 +55,13 @@ class Proxy:
     def __init__(self, settings: list[tuple[str, str]]) -> None:
         """Judge the settings: ValueError("<setting>: <what is wrong>") for a bad one."""
 
-    def start(self) -> None:
-        """Bind, listen, run the event loop on its own thread; OSError when it cannot."""
+    def start(self, left: int | None = None) -> None:
+        """Bind, listen, run the event loop on its own thread; OSError when it cannot. `left` is what
+        `hand_over` returned in the program that this process was before."""
+
+    def hand_over(self) -> int:
+        """End, leaving all connections open for the next program of this process: a descriptor of what there
+        is. TimeoutError when requests under way are not answered in time; then it goes on serving."""
 
     def set_topology(self, topology: Topology, here: list[str]) -> bool:
         """Route by this topology from now on; `here` names the hosts whose Unix sockets can be reached."""

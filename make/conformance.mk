@@ -3,7 +3,7 @@
 INPUTS ?= 10000000
 SEED ?=
 
-.PHONY: fuzz test-redis-py test-conformance-fleet
+.PHONY: fuzz test-redis-py test-redis-py-fleet test-conformance-fleet
 
 fuzz: rust-toolchain ## Fuzz the parser and every command (INPUTS=10000000 SEED=...)
 	@FASTCACHE_FUZZ_INPUTS=$(INPUTS) $(if $(SEED),FASTCACHE_FUZZ_SEED=$(SEED)) \
@@ -12,5 +12,9 @@ fuzz: rust-toolchain ## Fuzz the parser and every command (INPUTS=10000000 SEED=
 test-redis-py: dev-tools debug ## redis-py's own test suite against redis-server and the node
 	@$(PYTHON) -m tests.conformance.redis_py_suite $(ARGS)
 
+test-redis-py-fleet: dev-tools debug ## redis-py's own test suite against four nodes behind HAProxy and a proxy
+	@$(PYTHON) -m tests.conformance.redis_py_suite --target fleet $(ARGS)
+
 test-conformance-fleet: dev-tools debug ## The cases against redis-server and four nodes behind HAProxy and a proxy
-	@$(PYTHON) -m pytest -q tests/conformance/test_cases.py --conformance-target fleet $(ARGS)
+	@$(PYTHON) -m pytest -q tests/conformance/test_cases.py tests/conformance/test_zz_stale.py \
+		--conformance-target fleet $(ARGS)

@@ -16,6 +16,7 @@ COMMANDS = {
     "up": "Start a cluster on this machine and return when it answers.",
     "down": "Stop the cluster that 'up' started.",
     "status": "Show how the cluster is; exit code 3 when a part of it is not well.",
+    "renew": "Have the proxies become the program and settings as they stand now; no request is lost.",
     "node": "Run one cache node in the foreground; add, drain and remove nodes of a cluster.",
     "proxy": "Run one proxy in the foreground, as a service manager does.",
     "health": "Run the health and topology service in the foreground.",

@@ -19,7 +19,8 @@ from fastcache.proxy import run
 def command(file: Path | None, check_config: bool, print_config: bool) -> None:
     """Run one proxy in the foreground, as a service manager does.
 
-    SIGTERM lets it answer what has arrived and leave.
+    SIGTERM lets it answer what has arrived and leave. SIGHUP has it become the program and the settings as
+    they stand then, with all its connections.
     """
     if print_config:
         click.echo(run.printed(file), nl=False)

@@ -32,6 +32,8 @@ OK, FAILED, BAD_CONFIGURATION = 0, 1, 78
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from fastcache.daemon.follow import Follower
 
 
@@ -105,24 +107,35 @@ def tell(state: str) -> None:
 class Signals:
     """What the service manager wants of us. Python notes it in its main thread, which waits in the core."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, renewable: bool = False) -> None:
         self.stop = 0
+        self.renew = False
         for number in (_signal.SIGTERM, _signal.SIGINT):
             _signal.signal(number, self.note)
-        _signal.signal(_signal.SIGHUP, _signal.SIG_IGN)  # reserved: settings change by CONFIG SET
+        # Nodes are not renewed: their settings change by CONFIG SET.
+        _signal.signal(_signal.SIGHUP, self.note_renewal if renewable else _signal.SIG_IGN)
 
     def note(self, number: int, _frame: object) -> None:
         self.stop = number
 
+    def note_renewal(self, _number: int, _frame: object) -> None:
+        self.renew = True
 
-def serve(node: _core.Node | _core.Proxy, signals: Signals, log: Log) -> int:
-    """Stay until the core has ended, feeding the watchdog only while the core's heartbeat rises."""
+
+def serve(
+    node: _core.Node | _core.Proxy, signals: Signals, log: Log, renew: "Callable[[], None] | None" = None
+) -> int:
+    """Stay until the core has ended, feeding the watchdog only while the core's heartbeat rises. `renew` is
+    called when a signal asks for it, and does not return when it could."""
     interval = watchdog_interval()
     tick = min(interval, TICK_SECONDS) if interval else TICK_SECONDS
     managed = b"NOTIFY_SOCKET" in posix.environ
     last_beat, ticks = -1, 0
     # The wait ends early when a signal comes.
     while not signals.stop and not node.wait(tick):
+        if signals.renew and renew:
+            signals.renew = False
+            renew()
         if managed:
             beat = node.heartbeat()
             if beat != last_beat:

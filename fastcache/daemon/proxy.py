@@ -5,7 +5,7 @@
 How it is kept fresh is in follow.py. Routing goes on by the last known topology however long the health
 service is away.
 
-Exit codes are those of lean.py.
+SIGHUP renews it, see renewal.py. Exit codes are those of lean.py.
 """
 
 import _thread
@@ -17,6 +17,7 @@ import time
 sys.path.insert(0, __file__.rsplit("/", 3)[0])
 
 from fastcache import _core
+from fastcache.daemon import renewal
 from fastcache.daemon.complain import complain
 from fastcache.daemon.follow import Follower
 from fastcache.daemon.lean import BAD_CONFIGURATION, FAILED, Log, Signals, serve, settings_from, tell
@@ -37,27 +38,30 @@ def main(name: str, settings_descriptor: str) -> int:
         log.write("error", "bad setting", error=error)
         return BAD_CONFIGURATION
     port = chosen.get("port", "")
-    signals = Signals()
+    signals = Signals(renewable=True)
     here = own.get("here", "").split()
     follower = Follower(own, log, lambda topology: proxy.set_topology(topology, here), keeps=True)
     follower.first(own.get("topology", ""))
+    if follower.topology:
+        proxy.set_topology(follower.topology, here)
+    left = renewal.left()
     try:
-        proxy.start()
+        proxy.start(left)
     except OSError as error:
         log.write("error", "cannot start", port=port, error=error)
         return FAILED
-    if follower.topology:
-        proxy.set_topology(follower.topology, here)
     if follower.services:
         _thread.start_new_thread(follower.follow, ())
         _thread.start_new_thread(complain, (proxy, follower, own.get("identity", "")))
+    again = own.get("again", "").split("\n")
     del settings, of_the_core, chosen, own
     gc.collect()
     tell("READY=1\nSTATUS=serving")
     took = int((time.monotonic() - started) * 1000)
-    log.write("info", "serving", port=port, pid=posix.getpid(), epoch=follower.epoch, start_ms=took)
+    event = "serving" if left is None else "serving on, renewed"
+    log.write("info", event, port=port, pid=posix.getpid(), epoch=follower.epoch, start_ms=took)
     _core.rest()
-    code = serve(proxy, signals, log)
+    code = serve(proxy, signals, log, lambda: renewal.renew(proxy, again, log))
     log.write("info", "stopped")
     return code
 

@@ -51,6 +51,17 @@ def age_seconds(identity: Identity) -> float:
     return max(0.0, uptime - identity.start_ticks / os.sysconf("SC_CLK_TCK"))
 
 
+def tell(identity: Identity, number: signal.Signals) -> None:
+    """Send a signal to that very process; nothing happens when it has gone."""
+    with suppress(ProcessLookupError):
+        handle = os.pidfd_open(identity.pid)
+        try:
+            if lives(identity):
+                send(handle, number)
+        finally:
+            os.close(handle)
+
+
 def stop(identities: Iterable[Identity], grace_seconds: float) -> list[Identity]:
     """Ask all to end, and end those by force that have not in time; the latter are returned."""
     with ExitStack() as stack:

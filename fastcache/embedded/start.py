@@ -12,6 +12,7 @@ from fastcache.daemon import launch
 from fastcache.embedded import balancer
 from fastcache.embedded.plan import ProcessSpec
 from fastcache.errors import FastCacheError
+from fastcache.proxy import run as proxy_run
 from fastcache.proxy import settings as proxy_settings
 
 # The log of the life before the last start is kept beside the present one.
@@ -40,7 +41,8 @@ def start_proxy(spec: ProcessSpec, _specs: Specs) -> subprocess.Popen[bytes]:
     """A lean process as well."""
     write_configuration(spec, toml(spec.settings))
     judged = proxy_settings.judged(dict(spec.settings), spec.name, {})
-    return lean(spec, judged.for_the_process(), launch.PROXY)
+    again = [sys.executable, "-c", proxy_run.PROGRAM, "proxy", "--config", str(spec.configuration)]
+    return lean(spec, judged.for_the_process(again), launch.PROXY)
 
 
 def start_health(spec: ProcessSpec, specs: Specs) -> subprocess.Popen[bytes]:

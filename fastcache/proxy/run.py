@@ -1,16 +1,30 @@
 """From a configuration file to a serving proxy, as node/run.py does it for nodes."""
 
+import os
+import sys
 from pathlib import Path
 from typing import NoReturn
 
 from fastcache.daemon import launch
 from fastcache.proxy import settings
 
+# What the command `fastcache` is, where there is no such file.
+PROGRAM = "from fastcache.cli import main; main()"
+
 
 def serve(path: Path) -> NoReturn:
     """Judge the file at `path` and become the proxy it describes."""
     proxy = settings.load(path)
-    launch.become(proxy.name, proxy.for_the_process(), launch.PROXY)
+    launch.become(proxy.name, proxy.for_the_process(how_to_start(path)), launch.PROXY)
+
+
+def how_to_start(path: Path) -> list[str]:
+    """The command for a proxy with this file, by the program that this is: when it is renewed, whatever the
+    same name leads to by then."""
+    program = Path(sys.argv[0])
+    # Not resolved: after an upgrade a link in it leads to another release.
+    start = [str(program.absolute())] if os.access(program, os.X_OK) else [sys.executable, "-c", PROGRAM]
+    return [*start, "proxy", "--config", str(path.absolute())]
 
 
 def check(path: Path) -> str:

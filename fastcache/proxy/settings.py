@@ -6,7 +6,7 @@ static nodes, the parts of a URL.
 
 import json
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,9 @@ OF_THE_CORE = (
     "slowlog-log-slower-than",
     "slowlog-max-len",
     "protected-mode",
+    "user",
+    "aclfile",
+    "auth-failure-limit",
     "shutdown-timeout",
     "loglevel",
     "log-format",
@@ -115,8 +118,9 @@ class ProxyConfiguration:
         """What the process list and the log call this proxy."""
         return f"proxy-{dict(self.core).get('port', '6379')}"
 
-    def for_the_process(self) -> Settings:
-        """All that the lean process gets; its own settings are told from the core's by a prefix."""
+    def for_the_process(self, again: Sequence[str] = ()) -> Settings:
+        """All that the lean process gets; its own settings are told from the core's by a prefix. `again` is
+        the command with which it replaces itself when it is to be renewed."""
         chosen = dict(self.core)
         identity = chosen.get("node-id") or self.name
         told = {
@@ -127,6 +131,7 @@ class ProxyConfiguration:
             "admin-key": "".join(self.own["admin-key"]),
             "identity": identity,
             "registration": self.registration(identity, chosen),
+            "again": "\n".join(again),
         }
         return (*self.core, *options(self.own), *((f"proxy.{name}", value) for name, value in told.items()))
 

@@ -86,6 +86,12 @@ class Hands(Protocol):
     def play(self, playbook: str, *words: str, seconds: float = 3600.0) -> Played:
         """Run a playbook on the inventory; its output is passed on as it comes."""
 
+    def forget_secrets(self) -> None:
+        """They were changed: the next one who needs one reads it anew."""
+
+    def secret(self, name: str) -> str:
+        """A secret of the cluster."""
+
     def now(self) -> float:
         """Seconds of a clock that never jumps."""
 

@@ -48,47 +48,27 @@ def restart(hands: Hands, only: Iterable[str] = ()) -> Operation:
     )
 
 
-def change_release(hands: Hands, task: str, release: str, undo: str) -> Operation:
-    """A rolling restart on another release, which lies on the hosts already: host by host."""
+def release_steps(hands: Hands, release: str) -> tuple[Step, ...]:
+    """A rolling restart on another release, host by host: the link is turned, then services renewed."""
     if not RELEASE_NAME.fullmatch(release):
-        raise UsageError(
-            f"{release} is no name of a release", "'ls /opt/fastcache/releases' on a host lists them"
-        )
-    fleet = hands.fleet
+        raise UsageError(f"{release} is no name of a release", "'fab drift' shows those of each host")
+    target = f"{RELEASES}/{release}"
     leader = leader_of(hands)
-    hosts = hosts_in_order(fleet, leader)
-    missing = [name for name in hosts if release not in releases(hands, name)]
-    if missing:
-        raise FastCacheError(
-            f"{release} is not on {', '.join(missing)}",
-            "bring it there first: 'make bundle', then 'fab rolling-upgrade'",
-        )
     steps = []
-    for host in hosts:
-        target = f"{RELEASES}/{release}"
-        steps.append(
-            Step(
-                f"{host}: release {release}",
-                f"{host}: {CURRENT} points to {target}",
-                linking(hands, host, target),
-                gated=False,
-            )
+    for host in hosts_in_order(hands.fleet, leader):
+        turn = Step(
+            f"{host}: use {release}",
+            f"{host}: {CURRENT} points to {target}",
+            linking(hands, host, target),
+            gated=False,
         )
-        here = [one for one in fleet.members if one.host == host]
-        steps += [
+        here = [one for one in hands.fleet.members if one.host == host]
+        renew = [
             Step(f"{one.name}: {release}", says(hands, one), restarting(hands, one))
             for one in in_order(here, leader)
         ]
-    return Operation(
-        task,
-        f"Bring every host to release {release}, one at a time",
-        tuple(steps),
-        {"release": release},
-        hint="the hosts before it run the new release, the others the old one; both work together",
-        undo=undo,
-        notes=notes(hands, fleet.members),
-        warms=True,
-    )
+        steps += [turn, *renew]
+    return tuple(steps)
 
 
 def releases(hands: Hands, host: str) -> tuple[str, ...]:
@@ -107,7 +87,8 @@ def linking(hands: Hands, host: str, target: str) -> Callable[[], str]:
 
     def act() -> str:
         new = f"{CURRENT}.new"
-        command = f"ln -sfn {shlex.quote(target)} {new} && mv -T {new} {CURRENT}"
+        whole = shlex.quote(f"{target}/complete")
+        command = f"test -e {whole} && ln -sfn {shlex.quote(target)} {new} && mv -T {new} {CURRENT}"
         checked(hands.run(host, command), f"{host}: the release could not be changed")
         return target.rpartition("/")[2]
 

@@ -213,6 +213,9 @@ class OverSsh:
                 )
         return self.secrets[name]
 
+    def forget_secrets(self) -> None:
+        self.secrets.clear()
+
     # --- services -----------------------------------------------------------------------------------
 
     def wire(self, member: Member, seconds: float) -> Any:

@@ -75,3 +75,29 @@ def test_a_node_dies_or_hands_over_and_no_key_is_missing(embedded: Embedded, con
     until_all_read(client)
     assert "paused" in embedded.call("pause").stdout
     assert "is on" in embedded.call("resume").stdout
+
+
+def test_a_library_loaded_through_a_proxy_is_on_every_node_and_stays_when_one_dies(
+    embedded: Embedded,
+) -> None:
+    up = embedded.whole("--nodes", "3", "--replicas", "1", "--proxies", "1")
+    assert up.returncode == 0, up.stderr
+    until_whole(embedded)
+    client = door(embedded)
+    # Each node hears it from the proxy and from others, whichever comes first; nobody minds.
+    for answer in range(20):
+        code = f"#!lua name=lib{answer}\nredis.register_function('f{answer}', function() return {answer} end)"
+        assert client.function_load(code) == f"lib{answer}"
+        assert client.fcall(f"f{answer}", 1, f"key:{answer}") == answer
+    for answer in range(10):
+        assert client.function_delete(f"lib{answer}")
+    left = {f"lib{answer}" for answer in range(10, 20)}
+    os.kill(embedded.pid(0), signal.SIGKILL)
+    assert embedded.call("up").returncode == 0
+    until_whole(embedded)
+    for number in range(3):
+        node = redis.Redis(port=embedded.port + number, socket_timeout=5, decode_responses=True)
+        deadline = time.monotonic() + PATIENCE
+        while (held := {each[1] for each in node.function_list()}) != left:
+            assert time.monotonic() < deadline, held
+            time.sleep(0.1)

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -234,6 +235,73 @@ def test_waiting_for_keys_of_several_nodes_takes_one_element_of_the_first_key_th
         with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
             door.blpop(keys, 5)
         other.delete(keys[2])
+
+
+def test_an_element_moves_between_lists_of_two_nodes_or_stays_where_it_was(client: Client) -> None:
+    door = client("proxy")
+    one, other = "a", "b"  # Slots 15495 and 3300.
+    assert door.lmove(one, other, "LEFT", "RIGHT") is None
+    door.rpush(one, "1", "2", "3")
+    assert door.lmove(one, other, "LEFT", "RIGHT") == b"1"
+    assert door.rpoplpush(one, other) == b"3"
+    assert (door.lrange(one, 0, -1), door.lrange(other, 0, -1)) == ([b"2"], [b"3", b"1"])
+    door.set("c", "no list")
+    for source in (one, other):
+        before = door.lrange(source, 0, -1)
+        with pytest.raises(redis.ResponseError, match="WRONGTYPE"):
+            door.lmove(source, "c", "RIGHT", "LEFT")
+        assert door.lrange(source, 0, -1) == before
+    with pytest.raises(redis.ResponseError, match="syntax error"):
+        door.execute_command("LMOVE", one, other, "UP", "LEFT")
+    with pytest.raises(redis.ResponseError, match="timeout is negative"):
+        door.blmove(one, other, -1)
+
+
+def test_of_many_who_wait_to_move_an_element_each_moves_one(client: Client) -> None:
+    door = client("proxy")
+    assert door.blmove("a", "b", 0.05) is None
+    moved: list[object] = []
+    movers = [
+        threading.Thread(
+            target=lambda number=number: moved.append(client("proxy", number % 2).blmove("a", "b", 20))
+        )
+        for number in range(6)
+    ]
+    for mover in movers:
+        mover.start()
+    for number in range(6):
+        client("proxy", 1).rpush("a", number)
+    for mover in movers:
+        mover.join(30)
+    assert sorted(moved) == [b"%d" % number for number in range(6)]  # type: ignore[type-var]
+    assert sorted(door.lrange("b", 0, -1)) == sorted(moved)  # type: ignore[type-var]
+    assert door.exists("a") == 0
+
+
+def test_users_of_a_proxy_may_no_more_than_they_may(client: Client) -> None:
+    door = client("proxy")
+    door.execute_command("ACL SETUSER limited on >word ~mine* +@all -incr")
+    try:
+        limited = client("proxy", username="limited", password="word")
+        limited.set("mine", 1)
+        for script in (("EVAL", "return redis.call('GET', 'other')", 0), ("FCALL", "f", 0)):
+            with pytest.raises(redis.ResponseError, match="who may do everything"):
+                limited.execute_command(*script)
+        with pytest.raises(redis.ResponseError, match="GET option of SORT denied"):
+            limited.execute_command("SORT", "mine", "BY", "nothing", "GET", "{mine}*")
+        with limited.pipeline() as pipeline:
+            pipeline.get("mine")
+            pipeline.append("mine", "0")
+            queued = client("proxy", username="limited", password="word").client()
+            for words in (("MULTI",), ("GET", "mine"), ("APPEND", "mine", "0")):
+                queued.execute_command(*words)
+            door.execute_command("ACL SETUSER limited -append")
+            replies = queued.execute_command("EXEC")
+        assert replies[0] == b"1"
+        assert "rules changed" in str(replies[1])
+        assert door.get("mine") == b"1"
+    finally:
+        door.execute_command("ACL DELUSER limited")
 
 
 def test_of_many_who_wait_each_gets_what_no_other_gets(client: Client) -> None:

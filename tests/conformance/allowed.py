@@ -21,6 +21,8 @@ class Difference:
     where: str
     reason: str
     seen: int = 0
+    # Whether it must show in a whole run.
+    must_show: bool = True
 
     def covers(self, place: str) -> bool:
         return re.search(self.where, place) is not None
@@ -38,9 +40,9 @@ class Allowed:
         self.entries = entries
 
     @classmethod
-    def load(cls, path: Path = FILE) -> Allowed:
+    def load(cls, path: Path = FILE, *, must_show: bool = True) -> Allowed:
         listed = tomllib.loads(path.read_text()).get("difference", [])
-        return cls([Difference(entry["where"], entry["reason"]) for entry in listed])
+        return cls([Difference(entry["where"], entry["reason"], must_show=must_show) for entry in listed])
 
     def covers(self, place: str) -> bool:
         """Whether a difference at `place` ("family: title :: command") is meant."""
@@ -52,4 +54,4 @@ class Allowed:
 
     def stale(self) -> list[str]:
         """Entries that nothing matched."""
-        return [entry.where for entry in self.entries if not entry.seen]
+        return [entry.where for entry in self.entries if entry.must_show and not entry.seen]

@@ -14,7 +14,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.conformance.servers import Server, ServerFailedError, fastcache_command, free_port
+from tests.cluster.embedded import free_ports
+from tests.conformance.servers import Server, ServerFailedError, fastcache_command
 
 NODES = 4
 SECONDS = 120
@@ -26,6 +27,8 @@ class Fleet(Server):
 
     home: Path = Path()
     pids: tuple[int, ...] = ()
+    # The port of a node.
+    node: int = 0
 
     def alive(self) -> bool:
         return all(Path(f"/proc/{pid}").exists() for pid in self.pids)
@@ -48,7 +51,7 @@ def call(home: Path, *words: str) -> subprocess.CompletedProcess[str]:
 def start_fleet(directory: Path) -> Fleet:
     """Start it; ports are free ones, the nodes' and the proxy's in a row."""
     home = directory / "c"
-    first = free_port()
+    first = free_ports(NODES + 4)
     ports = {"node": first, "proxy": first + NODES, "health": first + NODES + 1, "stats": first + NODES + 2}
     door = first + NODES + 3
     options = [f"--{kind}-port={port}" for kind, port in ports.items()]
@@ -66,10 +69,10 @@ def start_fleet(directory: Path) -> Fleet:
     if up.returncode:
         raise ServerFailedError(up.stdout + up.stderr)
     status = json.loads(call(home, "status", "-o", "json").stdout)
-    pids = tuple(
-        int(one["pid"]) for kind in ("nodes", "proxies", "balancers") for one in status.get(kind, [])
-    )
+    pids = tuple(int(one["pid"]) for kind in ("nodes", "proxies", "services") for one in status.get(kind, []))
     # The parts of a cluster outlive their parent; this one only stands for them.
     process = subprocess.Popen(["sleep", "infinity"])
     log = home / f"proxy-{ports['proxy']}" / "proxy.log"
-    return Fleet("ours", door, home / f"proxy-{ports['proxy']}", process, log, home=home, pids=pids)
+    return Fleet(
+        "ours", door, home / f"proxy-{ports['proxy']}", process, log, home=home, pids=pids, node=first
+    )

@@ -1,10 +1,12 @@
 """redis-py's own test suite against Redis and our node: what passes there must pass here.
 
-    .venv/bin/python -m tests.conformance.redis_py_suite [--protocol 2|3] [--files test_lock.py ...]
+    .venv/bin/python -m tests.conformance.redis_py_suite [--protocol 2|3] [--files F ...] [--target fleet]
 
 Its source package carries the tests; it is fetched once into .venv/suites, with an environment of its
 own. Every file is run on both servers; tests that pass on Redis and not on the node must stand in
 redis_py_differences.toml, by name or by prefix, with a reason. `make test-redis-py` runs both protocols.
+With `--target fleet` it is four nodes behind HAProxy and a proxy instead of a node, and what differs there on
+purpose stands in redis_py_fleet.toml as well.
 """
 
 from __future__ import annotations
@@ -19,13 +21,16 @@ import tempfile
 import tomllib
 import xml.etree.ElementTree as ElementTree
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+from tests.conformance.fleet import Fleet, start_fleet
 from tests.conformance.servers import Server, start_ours, start_redis
 
 VERSION = "8.1.0"
 HOME = Path(__file__).resolve().parents[2] / ".venv" / "suites"
 LISTED = Path(__file__).with_name("redis_py_differences.toml")
+OF_THE_FLEET = LISTED.with_name("redis_py_fleet.toml")
 NEEDED = [
     "pytest", "pytest-asyncio", "pytest-timeout", "packaging", "numpy", "xxhash", "cryptography", "pybreaker",
     "redis-entraid", "aiohttp", "opentelemetry-api", "opentelemetry-sdk",
@@ -90,9 +95,9 @@ def outcomes(server: Server, file: str, protocol: int, source: Path, python: Pat
     return found
 
 
-def listed() -> list[tuple[str, str]]:
-    """Patterns of the tests that need not pass on the node, and why."""
-    entries = tomllib.loads(LISTED.read_text()).get("difference", [])
+def listed(files: list[Path]) -> list[tuple[str, str]]:
+    """Patterns of the tests that need not pass, and why."""
+    entries = [entry for file in files for entry in tomllib.loads(file.read_text()).get("difference", [])]
     return [(entry["tests"], entry["reason"]) for entry in entries]
 
 
@@ -101,13 +106,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--protocol", type=int, choices=(2, 3), action="append")
     parser.add_argument("--files", nargs="+", default=FILES)
+    parser.add_argument("--target", choices=("node", "fleet"), default="node")
     chosen = parser.parse_args()
     source, python = prepared()
-    patterns = listed()
+    fleet = chosen.target == "fleet"
+    patterns = listed([LISTED, OF_THE_FLEET] if fleet else [LISTED])
     used: set[str] = set()
     unexpected: list[str] = []
     passed = both = 0
-    scratch = Path(tempfile.mkdtemp(prefix="fastcache-redis-py-"))
+    # A short name: the sockets of a cluster are in it.
+    scratch = Path(tempfile.mkdtemp(prefix="fc-"))
+    many = start_fleet(scratch) if fleet else None
     for protocol in chosen.protocol or (2, 3):
         for file in chosen.files:
             if not (source / "tests" / file).exists():
@@ -116,12 +125,17 @@ def main() -> int:
             for start, name in ((start_redis, "redis"), (start_ours, "ours")):
                 directory = scratch / f"{name}-{protocol}-{file.replace('/', '-')}"
                 directory.mkdir(parents=True)
-                servers.append(start(directory))
+                if many and name == "ours":
+                    many.clean()
+                    servers.append(replace(many, directory=directory))
+                else:
+                    servers.append(start(directory))
             with ThreadPoolExecutor(2) as pool:
                 one, other = pool.map(lambda s: outcomes(s, file, protocol, source, python), servers)  # noqa: B023
             died = [server.name for server in servers if not server.alive()]
             for server in servers:
-                server.stop()
+                if not isinstance(server, Fleet):
+                    server.stop()
             lost = []
             for test, end in sorted(one.items()):
                 if end != "passed":
@@ -140,6 +154,8 @@ def main() -> int:
             for line in [*lost, *(f"{name} died" for name in died)]:
                 print(f"    {line}")
             sys.stdout.flush()
+    if many:
+        many.stop()
     stale = [pattern for pattern, _ in patterns if pattern not in used]
     if chosen.files == FILES and not chosen.protocol and stale:
         print("Stale entries in redis_py_differences.toml: " + ", ".join(stale))

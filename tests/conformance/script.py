@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 from tests.conformance.wire import Connection, Node, decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 MARKS = {"sorted", "pairs", "near", "shape", "kind", "replies", "save", "gone", "raw", "quiet", "leaves"}
@@ -40,6 +40,8 @@ SILENCE_PROBE = 0.05
 # Through a proxy a request has not reached its node when the proxy has read it.
 PASSAGE = 0.05
 GONE_DEADLINE = 5.0
+# What keeps keys on one node.
+TAG = b"{t}"
 
 
 @dataclass(frozen=True)
@@ -200,8 +202,15 @@ class Answer:
 class Player:
     """Plays steps to one server and keeps its connections and saved words."""
 
-    def __init__(self, open_connection: Any, started: float, through_proxy: bool = False) -> None:
+    def __init__(
+        self,
+        open_connection: Any,
+        started: float,
+        through_proxy: bool = False,
+        keys_of: Callable[[list[bytes]], set[bytes]] | None = None,
+    ) -> None:
         self.open_connection = open_connection
+        self.keys_of = keys_of
         self.through_proxy = through_proxy
         self.connections: dict[str, Connection] = {}
         self.saved: dict[str, bytes] = {}
@@ -242,6 +251,10 @@ class Player:
     def request(self, step: Step) -> bytes:
         """The bytes that the step sends to this server."""
         words = [self._filled(word) for word in step.words]
+        if self.keys_of:
+            # Whatever is called like a key gets the tag, so that both servers see the same request.
+            keys = self.keys_of(words)
+            words = [TAG + word if word in keys else word for word in words]
         return b"".join(words) if "raw" in step.marks else encode(words)
 
     def _filled(self, word: bytes) -> bytes:

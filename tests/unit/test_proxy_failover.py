@@ -127,3 +127,29 @@ def test_who_asked_for_it_is_told_of_a_failover_and_before_the_proxy_stops(pair:
     assert sock.recv(100).startswith(b">2\r\n$11\r\nFAILED_OVER\r\n:2\r\n")
     pair.proxy.stop()
     assert sock.recv(100).startswith(b">4\r\n$6\r\nMOVING\r\n:3\r\n")
+
+
+def test_a_proxy_without_a_topology_says_that_it_is_not_ready() -> None:
+    port = free_ports(2)
+    node = _core.Node([("port", str(port)), ("bind", "127.0.0.1")])
+    proxy = _core.Proxy([("port", str(port + 1)), ("bind", "127.0.0.1")])
+    both = Pair(proxy, [node], port - 1)
+    node.start()
+    proxy.start()
+    try:
+        door = both.client()
+        for words in (("PING",), ("GET", "k"), ("MGET", "k", "l"), ("DBSIZE",)):
+            with pytest.raises(redis.BusyLoadingError, match="which nodes there are"):
+                door.execute_command(*words)
+        assert door.client_id() > 0
+        document = {
+            "epoch": 1,
+            "nodes": [{"id": "n", "host": "127.0.0.1", "port": port}],
+            "slots": [{"main": "n", "ranges": "0-16383"}],
+        }
+        assert proxy.set_topology(_core.Topology(json.dumps(document).encode()), HERE)
+        assert door.ping()
+        assert door.set("k", 1)
+    finally:
+        proxy.stop()
+        node.stop()

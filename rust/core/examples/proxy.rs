@@ -14,7 +14,7 @@ fn main() {
         Ok(proxy) => proxy,
         Err(wrong) => return eprintln!("{wrong}"),
     };
-    if let Err(error) = proxy.start() {
+    if let Err(error) = proxy.start(None) {
         return eprintln!("{error}");
     }
     let addresses: Vec<Address> = nodes

@@ -35,6 +35,16 @@ pub fn ticks() -> u64 {
     }
 }
 
+/// An open descriptor that this process was born with and that nobody here owns yet; `None` when there is none of this number.
+#[allow(unsafe_code)]
+pub fn inherited(number: i32) -> Option<rustix::fd::OwnedFd> {
+    use rustix::fd::FromRawFd;
+    std::fs::symlink_metadata(format!("/proc/self/fd/{number}")).ok()?;
+    // Safety: it is open, and who names it here gives up whatever claim there was: numbers come from the process before,
+    // which left these descriptors to us.
+    Some(unsafe { rustix::fd::OwnedFd::from_raw_fd(number) })
+}
+
 use core::alloc::{GlobalAlloc, Layout};
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -44,6 +44,11 @@ impl Dice {
     }
 }
 
+fn sha1_hex(text: &[u8]) -> Vec<u8> {
+    use sha1::Digest;
+    sha1::Sha1::digest(text).iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect()
+}
+
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
 }
@@ -262,7 +267,8 @@ const WORDS: &[&[u8]] = &[
 ];
 
 /// Requests that random words would hardly ever form: `k` stands for a key or name, `n` for a number, `i` for the
-/// name of an entry of a stream, anything else for itself.
+/// name of an entry of a stream, `w` for any argument, `s` for a script, `h` for the digest of one, `l` for a library, `f`
+/// for its name, anything else for itself.
 const SHAPES: &[(&str, &str)] = &[
     ("xadd", "k i k k"),
     ("xadd", "k MAXLEN ~ n i k n"),
@@ -282,7 +288,75 @@ const SHAPES: &[(&str, &str)] = &[
     ("xsetid", "k i ENTRIESADDED n MAXDELETEDID i"),
     ("xtrim", "k MINID ~ i LIMIT n"),
     ("stream", "k FULL COUNT n"),
+    ("eval", "s 1 k w n"),
+    ("eval", "s 0"),
+    ("eval_ro", "s 2 k k n w"),
+    ("evalsha", "h 1 k w n"),
+    ("evalsha_ro", "h 0"),
+    ("load", "s"),
+    ("load", "REPLACE l"),
+    ("fcall", "f 1 k w n"),
+    ("fcall_ro", "f 2 k k n"),
+    ("delete", "f"),
+    ("exists", "h h"),
 ];
+/// Scripts: some that everybody uses, then pieces of which any script is made.
+const SCRIPTS: &[&str] = &[
+    "if redis.call('get', KEYS[1]) == ARGV[1] then return redis.call('del', KEYS[1]) else return 0 end",
+    "local token = redis.call('get', KEYS[1]) if not token or token ~= ARGV[1] then return 0 end
+    redis.call('pexpire', KEYS[1], ARGV[2]) return 1",
+    "local current = redis.call('INCRBY', KEYS[1], ARGV[2])
+    if tonumber(current) == tonumber(ARGV[2]) then redis.call('EXPIRE', KEYS[1], ARGV[1]) end return current",
+    "return redis.call('INCRBY', KEYS[1], ARGV[1])",
+];
+const LUA: &[&str] = &[
+    "return redis.call('get', KEYS[1])",
+    "return redis.pcall('lpush', KEYS[1], ARGV[1], 1.5, -0)",
+    "redis.call('set', KEYS[1], ARGV[1])",
+    "redis.call('hset', KEYS[1], 'f', #ARGV)",
+    "redis.setresp(3)",
+    "local t = {} for i = 1, 200 do t[i] = {ok = 'x'} end return t",
+    "return cjson.decode(ARGV[1])",
+    "return cjson.encode({KEYS, ARGV, 1e300, cjson.null})",
+    "return cmsgpack.unpack(ARGV[1])",
+    "return cmsgpack.unpack(cmsgpack.pack(KEYS, ARGV, {a = {1.5}}))",
+    "return struct.unpack('>I2s', ARGV[1])",
+    "return struct.pack(ARGV[1], 1, 2)",
+    "return bit.bxor(tonumber(ARGV[2]) or 0, -1)",
+    "return string.find(string.sub(ARGV[1], 1, 40), '(.-)%1*$')",
+    "return string.format('%q %5.3f', ARGV[1], 1/3)",
+    "return string.rep(ARGV[1], 1000)",
+    "return {map = {a = 1}, double = 3.5, err = 'x'}",
+    "return redis.call('xinfo', 'stream', KEYS[1], 'full')",
+    "return redis.pcall(unpack(ARGV))",
+    "return redis.call('client', 'id')",
+    "return redis.call()",
+    "error({err = ARGV[1]})",
+    "error(redis.error_reply(ARGV[1] or ''))",
+    "local ok, e = pcall(redis.call, 'incr', KEYS[1]) return {ok, e}",
+    "return select('#', unpack({}, 1, 7000))",
+    "setmetatable(_G, {})",
+    "rawset(string, 'x', 1)",
+    "return tostring(redis):len() + #tostring(next)",
+    "for i = 1, 3 do redis.call('rpush', KEYS[1], i) end",
+    "return redis.acl_check_cmd('set', KEYS[1], 'v')",
+    "return redis.sha1hex(ARGV[1])",
+    "local co = coroutine.wrap(function() coroutine.yield(redis.call('ping')) end) return co()",
+    "return table.concat(ARGV, ',', 1, #ARGV)",
+    "if",
+    "end",
+    "--[[",
+];
+const FUNCTIONS: &[&str] = &["f", "g", "lib"];
+
+/// The text of a script: one that is well-known, or some pieces.
+fn script(dice: &mut Dice) -> String {
+    if dice.one_in(4) {
+        return (*dice.pick(SCRIPTS)).to_owned();
+    }
+    let pieces: Vec<&str> = (0..dice.below(3) + 1).map(|_| *dice.pick(LUA)).collect();
+    pieces.join(if dice.one_in(3) { " " } else { "\nif ARGV[3] then return nil end\n" })
+}
 const IDS: &[&[u8]] =
     &[b"1-1", b"1-*", b"2-0", b"5-*", b"*", b"-", b"+", b"(1-1", b"0", b"$", b">", b"18446744073709551615-1"];
 
@@ -330,6 +404,16 @@ fn request(dice: &mut Dice, target: &Target) -> Vec<Vec<u8>> {
             "k" => dice.pick(KEYS).to_vec(),
             "n" => dice.pick(NUMBERS).to_vec(),
             "i" => dice.pick(IDS).to_vec(),
+            "w" => argument(dice, &[]),
+            "s" => script(dice).into_bytes(),
+            "h" => sha1_hex(dice.pick(SCRIPTS).as_bytes()),
+            "f" => dice.pick(FUNCTIONS).as_bytes().to_vec(),
+            "l" => {
+                let (name, code) = (*dice.pick(FUNCTIONS), script(dice));
+                let code = code.replace("KEYS", "keys").replace("ARGV", "args");
+                format!("#!lua name={name}\nredis.register_function('{name}', function(keys, args) {code} end)")
+                    .into_bytes()
+            }
             word => word.as_bytes().to_vec(),
         }));
         return words;
@@ -412,6 +496,7 @@ fn any_command_with_any_arguments_is_answered() {
     let mut dice = Dice(seed);
     let mut fuzzed = fresh(&mut dice);
     let before = resident_bytes();
+    let mut ran_scripts = 0;
     for input in 0..inputs() {
         if input % ROUND == ROUND - 1 {
             fuzzed = fresh(&mut dice);
@@ -455,6 +540,8 @@ fn any_command_with_any_arguments_is_answered() {
             end = frame_end(&reply, end);
         }
         *reached.entry(target.path.clone()).or_default() += 1;
+        ran_scripts +=
+            u64::from(target.row.group == "scripting" && target.row.arity == -3 && reply.first() != Some(&b'-'));
         engine.stopping = false;
         if dice.one_in(50) {
             let now = engine.store.now() + *dice.pick(&[1, 50, 2000]);
@@ -462,6 +549,10 @@ fn any_command_with_any_arguments_is_answered() {
             blocking::expire(engine);
         }
     }
+    assert!(
+        ran_scripts > inputs() / 2000,
+        "only {ran_scripts} scripts ran to their end: the fuzzer makes none that work"
+    );
     let missed: Vec<String> = targets
         .iter()
         .filter(|target| !reached.contains_key(&target.path))

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fastcache_core::route::Map;
 use fastcache_core::server;
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyTimeoutError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyDict;
 
@@ -26,9 +26,17 @@ impl Proxy {
         Ok(Proxy { inner })
     }
 
-    /// Bind, listen, and run the event loop on its own thread.
-    fn start(&self, py: Python<'_>) -> PyResult<()> {
-        py.detach(|| self.inner.start()).map_err(os_error)
+    /// Bind, listen, and run the event loop on its own thread. `left` is the descriptor that `hand_over` returned in the
+    /// program that this process was before.
+    #[pyo3(signature = (left=None))]
+    fn start(&self, py: Python<'_>, left: Option<i32>) -> PyResult<()> {
+        py.detach(|| self.inner.start(left)).map_err(os_error)
+    }
+
+    /// End, and leave all connections open for the program that this process is to become (`exec`): a descriptor of what
+    /// there is. TimeoutError when requests under way are not answered in time; then it goes on serving.
+    fn hand_over(&self, py: Python<'_>) -> PyResult<i32> {
+        py.detach(|| self.inner.hand_over()).map_err(PyTimeoutError::new_err)
     }
 
     /// Route by this topology from now on; an older one than that in force changes nothing. `here` names

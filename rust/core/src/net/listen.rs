@@ -15,6 +15,8 @@ pub struct Listener {
     socket: OwnedFd,
     unix_path: Option<String>,
     secure: bool,
+    /// What it listens on: `address:port` or a path.
+    name: String,
 }
 
 /// A connection that was accepted.
@@ -43,6 +45,7 @@ const FLAGS: SocketFlags = SocketFlags::CLOEXEC.union(SocketFlags::NONBLOCK);
 impl Listener {
     /// Listen on a TCP address; a name may stand for several, the first is taken.
     pub fn tcp(address: &str, port: u16, backlog: i32) -> io::Result<Listener> {
+        let name = format!("{address}:{port}");
         let address = if address == "*" { "0.0.0.0" } else { address };
         let address = (address, port)
             .to_socket_addrs()?
@@ -56,7 +59,7 @@ impl Listener {
         }
         rustix::net::bind(&socket, &address)?;
         rustix::net::listen(&socket, backlog)?;
-        Ok(Listener { socket, unix_path: None, secure: false })
+        Ok(Listener { socket, unix_path: None, secure: false, name })
     }
 
     /// Listen on a Unix socket with this access mode. A file left there by a process that has gone is replaced.
@@ -79,7 +82,19 @@ impl Listener {
         bound?;
         rustix::fs::chmod(path, Mode::from_raw_mode(mode))?;
         rustix::net::listen(&socket, backlog)?;
-        Ok(Listener { socket, unix_path: Some(path.to_owned()), secure: false })
+        Ok(Listener { socket, unix_path: Some(path.to_owned()), secure: false, name: path.to_owned() })
+    }
+
+    /// One that listens already, on a TCP address or a path, left by the process before.
+    pub fn inherited(socket: OwnedFd, name: &str) -> Listener {
+        super::own_again(&socket);
+        let unix_path = name.starts_with('/').then(|| name.to_owned());
+        Listener { socket, unix_path, secure: false, name: name.to_owned() }
+    }
+
+    /// What it listens on, as it was asked for: `address:port`, or a path.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The same, for connections under TLS.

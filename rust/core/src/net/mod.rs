@@ -14,6 +14,20 @@ use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
+/// Have a descriptor outlive `exec`; returns its number.
+pub fn keep_over_exec(socket: &impl AsFd) -> i32 {
+    let socket = socket.as_fd();
+    // It cannot fail for a descriptor that is open.
+    let _ = rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::empty());
+    rustix::fd::AsRawFd::as_raw_fd(&socket)
+}
+
+/// Have a descriptor that came over `exec` go with the next one, and not wait when it is read.
+pub fn own_again(socket: &impl AsFd) {
+    let _ = rustix::io::fcntl_setfd(socket, rustix::io::FdFlags::CLOEXEC);
+    let _ = rustix::io::ioctl_fionbio(socket, true);
+}
+
 /// What an attempt to read or write came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Moved {

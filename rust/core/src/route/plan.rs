@@ -33,6 +33,8 @@ pub enum Plan {
     Watch(Vec<usize>),
     /// It waits for the first of these arguments that has something, and they are on several nodes.
     Vigil(Vec<usize>),
+    /// An element goes from a list on one node to a list on another.
+    Carry,
     /// Each node gets its keys, and the replies are merged.
     Split(Vec<Part>, Merge),
     /// Every node gets the request as it is.
@@ -118,6 +120,7 @@ fn plan_slowly(row: &Command, args: &Args<'_>, map: &Map) -> Plan {
     match owner {
         _ if name == "watch" => Plan::Watch(keys),
         Some(_) if spread && waits_for_one_of(name) => Plan::Vigil(keys),
+        Some(_) if spread && matches!(name, "lmove" | "blmove" | "rpoplpush" | "brpoplpush") => Plan::Carry,
         Some(_) if spread => Plan::Refuse(cross_slot()),
         Some(node) if row.is(flag::BLOCKING) => Plan::Alone(node),
         Some(node) => Plan::One(node),

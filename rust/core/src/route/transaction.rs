@@ -48,13 +48,19 @@ pub struct Dealt {
     pub plain: bool,
 }
 
-/// Deal out what was queued by a client that has this database selected.
-pub fn deal(multi: &Multi, map: &Map, database: u8) -> Result<Dealt, Fault> {
+/// Deal out what was queued by a client that has this database selected. `refused` has the replies of what it may not run,
+/// by their place in the queue.
+pub fn deal(multi: &Multi, map: &Map, database: u8, refused: &[Option<Vec<u8>>]) -> Result<Dealt, Fault> {
     let mut dealt = Dealt { groups: Vec::new(), layout: Layout::default(), here: Vec::new(), plain: true };
     let mut selected = database;
     for (at, (row, args)) in multi.queue.iter().enumerate() {
         let args = args.as_args();
         refuse_what_is_of_the_connection(row)?;
+        if let Some(reply) = refused.get(at).and_then(Option::as_ref) {
+            dealt.plain = false;
+            dealt.layout.0.push(Place::Here(reply.clone()));
+            continue;
+        }
         let place = match plan(row, &args, map) {
             Plan::Refuse(fault) => return Err(fault),
             Plan::Here | Plan::Watch(_) => {
@@ -72,7 +78,7 @@ pub fn deal(multi: &Multi, map: &Map, database: u8) -> Result<Dealt, Fault> {
                 let from = vec![dealt.add(node, database, selected, args.to_owned())];
                 Place::There { merge: Merge::Same, from, positions: Vec::new(), only: true }
             }
-            Plan::Vigil(_) => return Err(spread()),
+            Plan::Vigil(_) | Plan::Carry => return Err(spread()),
             Plan::Scan(node, cursor) => {
                 let nodes = map.nodes().len() as u16;
                 let cursor = cursor.to_string();
@@ -215,7 +221,7 @@ mod tests {
     fn dealt(lines: &[&str]) -> Result<Dealt, Fault> {
         let node = |id: &str| Address { id: id.into(), host: "127.0.0.1".into(), port: 1, ..Address::default() };
         // foo is the second node's, bar the first's.
-        deal(&queue(lines), &Map::new(1, vec![node("a"), node("b")], |slot| u16::from(slot >= 8192)), 0)
+        deal(&queue(lines), &Map::new(1, vec![node("a"), node("b")], |slot| u16::from(slot >= 8192)), 0, &[])
     }
 
     fn told(group: &Group) -> Vec<String> {

@@ -19,6 +19,7 @@ use crate::persist;
 use crate::resp::{Reply, RequestParser};
 use crate::store::keyspace::Whereabouts;
 use serving::{Pending, first_key};
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -71,7 +72,7 @@ impl EventLoop {
         let poll = Poll::new()?;
         let waker = Waker::new(&poll, WAKER)?;
         engine.tls = listening::tls(&engine.settings)?;
-        let listeners = listening::open(&engine.settings)?;
+        let listeners = listening::open(&engine.settings, &mut HashMap::new())?;
         for (index, listener) in listeners.iter().enumerate() {
             poll.add(listener, index as u64, Interest::Read)?;
         }

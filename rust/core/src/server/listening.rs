@@ -4,6 +4,8 @@ use crate::command::Engine;
 use crate::command::settings::{Name, Settings};
 use crate::net::tls::Acceptor;
 use crate::net::{Listener, Peer};
+use rustix::fd::OwnedFd;
+use std::collections::HashMap;
 use std::io;
 
 /// What begins TLS on connections to `tls-port`.
@@ -11,8 +13,8 @@ pub(super) fn tls(settings: &Settings) -> io::Result<Option<Acceptor>> {
     crate::command::tls::acceptor(settings).map_err(|wrong| io::Error::new(io::ErrorKind::InvalidInput, wrong))
 }
 
-/// Open all sockets the settings name.
-pub(super) fn open(settings: &Settings) -> io::Result<Vec<Listener>> {
+/// Open all sockets the settings name, but for those that were inherited open, by their names.
+pub(super) fn open(settings: &Settings, inherited: &mut HashMap<String, OwnedFd>) -> io::Result<Vec<Listener>> {
     let backlog = settings.number(Name::tcp_backlog) as i32;
     let mut listeners = Vec::new();
     for (port, secure) in [(settings.number(Name::port), false), (settings.number(Name::tls_port), true)] {
@@ -23,7 +25,11 @@ pub(super) fn open(settings: &Settings) -> io::Result<Vec<Listener>> {
         for address in settings.text(Name::bind).split_whitespace() {
             // Redis' convention: an address with a minus may be missing on this host.
             let (address, optional) = address.strip_prefix('-').map_or((address, false), |rest| (rest, true));
-            match Listener::tcp(address, port, backlog) {
+            let opened = match inherited.remove(&format!("{address}:{port}")) {
+                Some(socket) => Ok(Listener::inherited(socket, &format!("{address}:{port}"))),
+                None => Listener::tcp(address, port, backlog),
+            };
+            match opened {
                 Ok(listener) => listeners.push(if secure { listener.secured() } else { listener }),
                 Err(_) if optional => {}
                 Err(error) => return Err(named(error, &format!("{address}:{port}"))),
@@ -33,7 +39,10 @@ pub(super) fn open(settings: &Settings) -> io::Result<Vec<Listener>> {
     let path = settings.text(Name::unixsocket);
     if !path.is_empty() {
         let mode = u32::from_str_radix(settings.text(Name::unixsocketperm), 8).unwrap_or(0o700);
-        listeners.push(Listener::unix(path, mode, backlog).map_err(|error| named(error, path))?);
+        listeners.push(match inherited.remove(path) {
+            Some(socket) => Listener::inherited(socket, path),
+            None => Listener::unix(path, mode, backlog).map_err(|error| named(error, path))?,
+        });
     }
     if listeners.is_empty() {
         return Err(io::Error::new(

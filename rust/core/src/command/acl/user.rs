@@ -251,6 +251,11 @@ impl User {
         self.selectors.iter().any(Selector::is_unlimited)
     }
 
+    /// Whether all keys may be read, whatever they are called.
+    pub fn reads_all_keys(&self) -> bool {
+        self.selectors.iter().any(Selector::reads_all_keys)
+    }
+
     /// What may be done: the first selector is the user's own, others were added in parentheses.
     pub fn selectors(&self) -> &[Selector] {
         &self.selectors

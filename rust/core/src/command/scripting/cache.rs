@@ -5,6 +5,7 @@
 //! sends its text again, as after a restart.
 
 use super::flags::Flags;
+use super::native::Native;
 use sha1::{Digest as _, Sha1};
 use std::collections::HashMap;
 
@@ -21,8 +22,21 @@ pub struct Script {
     pub flags: Flags,
     /// Where its function stands in the interpreter.
     pub place: i64,
+    /// What does the same without Lua, where it is known.
+    pub native: Option<Native>,
     bytes: usize,
     used: u64,
+}
+
+/// What is needed to run a script.
+#[derive(Clone, Copy)]
+pub struct Found {
+    /// See [`Script`].
+    pub flags: Flags,
+    /// See [`Script`].
+    pub place: i64,
+    /// See [`Script`].
+    pub native: Option<Native>,
 }
 
 /// See the module's page.
@@ -36,11 +50,11 @@ pub struct Cache {
 impl Cache {
     /// A script, which counts as its use.
     #[inline]
-    pub fn find(&mut self, digest: &Digest) -> Option<(Flags, i64)> {
+    pub fn find(&mut self, digest: &Digest) -> Option<Found> {
         let script = self.scripts.get_mut(digest)?;
         self.clock += 1;
         script.used = self.clock;
-        Some((script.flags, script.place))
+        Some(Found { flags: script.flags, place: script.place, native: script.native })
     }
 
     /// Whether a script is known.
@@ -49,10 +63,11 @@ impl Cache {
     }
 
     /// Keep a script. Returns the places of those forgotten for it.
-    pub fn keep(&mut self, digest: Digest, flags: Flags, place: i64, bytes: usize) -> Vec<i64> {
+    pub fn keep(&mut self, digest: Digest, script: Found, bytes: usize) -> Vec<i64> {
+        let Found { flags, place, native } = script;
         self.clock += 1;
         self.bytes += bytes;
-        self.scripts.insert(digest, Script { flags, place, bytes, used: self.clock });
+        self.scripts.insert(digest, Script { flags, place, native, bytes, used: self.clock });
         let mut forgotten = Vec::new();
         if self.scripts.len() > MOST_SCRIPTS || self.bytes > MOST_BYTES {
             let mut ages: Vec<(u64, Digest)> = self.scripts.iter().map(|(key, each)| (each.used, *key)).collect();
@@ -114,11 +129,12 @@ mod tests {
         let mut cache = Cache::default();
         let first = digest(b"first");
         assert_eq!(&first, b"e0996a37c13d44c3b06074939d43fa3759bd32c1");
-        cache.keep(first, Flags::default(), 0, 10);
+        let script = |place| Found { flags: Flags::default(), place, native: None };
+        cache.keep(first, script(0), 10);
         let mut gone = Vec::new();
         for place in 1..=MOST_SCRIPTS as i64 {
             cache.find(&first);
-            gone.extend(cache.keep(digest(&place.to_le_bytes()), Flags::default(), place, 10));
+            gone.extend(cache.keep(digest(&place.to_le_bytes()), script(place), 10));
         }
         assert!(cache.has(&first) && cache.len() <= MOST_SCRIPTS);
         assert_eq!(gone[0], 1);

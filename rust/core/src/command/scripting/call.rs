@@ -114,7 +114,7 @@ fn push_number(args: &mut OwnedArgs, number: f64) {
 }
 
 /// Judge a command of a script and run it.
-fn run(
+pub fn run(
     engine: &mut Engine,
     client: &mut Client,
     how: &Run,

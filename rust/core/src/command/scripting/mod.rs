@@ -1,7 +1,7 @@
 //! Scripts in Lua 5.1: EVAL and its like, SCRIPT; `functions` has FCALL and FUNCTION.
 //!
 //! `interpreter` is Lua in a `sandbox`; it is made when the first script comes, so a node without scripts does not pay
-//! for it. `registry` keeps libraries of functions. `call` is what `redis.call` does, `value` turns replies to Lua's values and back, `cache` keeps scripts by
+//! for it. `native` does those that everybody uses without Lua, `registry` keeps libraries of functions. `call` is what `redis.call` does, `value` turns replies to Lua's values and back, `cache` keeps scripts by
 //! their SHA-1, `flags` reads their first line, `running` is what others see while one runs, `libraries` what scripts
 //! find beside Lua's own.
 
@@ -11,6 +11,7 @@ mod flags;
 pub mod functions;
 mod interpreter;
 mod libraries;
+mod native;
 pub mod registry;
 pub mod running;
 mod sandbox;
@@ -21,8 +22,8 @@ mod value;
 use super::fault::{Done, Fault};
 use super::table::{Command, KeySpec, KeyUse, READ, counted_keys, flag};
 use super::{Ctx, monitor};
-use crate::resp::Args;
-use cache::{Cache, Digest};
+use crate::resp::{Args, OwnedArgs, Reply};
+use cache::{Cache, Digest, Found};
 use flags::Flags;
 use interpreter::{Interpreter, Outcome};
 use running::Running;
@@ -144,6 +145,8 @@ pub struct Figures {
 pub struct Scripting {
     interpreter: Option<SendWrapper<Interpreter>>,
     cache: Cache,
+    /// Memory that known scripts use again and again.
+    buffers: (OwnedArgs, Reply),
     /// The script that runs.
     pub running: Option<Running>,
     /// Bytes of memory that Lua holds for scripts, as of the last one.
@@ -200,18 +203,17 @@ fn eval(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     show(ctx, args);
     let count = key_count(args)?;
     let digest = cache::digest(args.at(1));
-    let (flags, place) = match ctx.engine.scripting.cache.find(&digest) {
+    let script = match ctx.engine.scripting.cache.find(&digest) {
         Some(script) => script,
         None => learn(ctx, digest, args.at(1))?,
     };
-    run(ctx, args, count, &digest, flags, place)
+    run(ctx, args, count, &digest, script)
 }
 
 fn evalsha(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     show(ctx, args);
     let digest = cache::parse_digest(args.at(1));
-    let Some((digest, (flags, place))) =
-        digest.and_then(|digest| Some((digest, ctx.engine.scripting.cache.find(&digest)?)))
+    let Some((digest, script)) = digest.and_then(|digest| Some((digest, ctx.engine.scripting.cache.find(&digest)?)))
     else {
         // As Redis: a digest that cannot be is told before anything else is looked at.
         if digest.is_some() {
@@ -220,7 +222,7 @@ fn evalsha(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
         return Err(Fault::new("NOSCRIPT No matching script. Please use EVAL."));
     };
     let count = key_count(args)?;
-    run(ctx, args, count, &digest, flags, place)
+    run(ctx, args, count, &digest, script)
 }
 
 /// Who monitors sees the script before its commands.
@@ -231,26 +233,39 @@ fn show(ctx: &mut Ctx<'_>, args: &Args<'_>) {
 }
 
 /// Compile a script and keep it.
-fn learn(ctx: &mut Ctx<'_>, digest: Digest, body: &[u8]) -> Result<(Flags, i64), Fault> {
+fn learn(ctx: &mut Ctx<'_>, digest: Digest, body: &[u8]) -> Result<Found, Fault> {
     let (flags, start) = flags::of_script(body)?;
     let scripting = &mut ctx.engine.scripting;
     let interpreter = scripting.interpreter()?;
     let kept = interpreter.keep(&body[start..], b"@user_script");
-    if let Ok(place) = kept {
-        for gone in scripting.cache.keep(digest, flags, place, body.len()) {
+    let kept = kept.map(|place| Found { flags, place, native: native::known(body, flags) });
+    if let Ok(script) = kept {
+        for gone in scripting.cache.keep(digest, script, body.len()) {
             interpreter.forget(gone);
         }
     }
     scripting.lua_memory = interpreter.used_memory();
     scripting.interpreter = Some(interpreter);
-    let place = kept.map_err(|problem| flags::quoting("ERR Error compiling script (new function): ", &problem))?;
-    Ok((flags, place))
+    kept.map_err(|problem| flags::quoting("ERR Error compiling script (new function): ", &problem))
 }
 
 /// Run a script: judge whether it may, lend it the node, and answer.
-fn run(ctx: &mut Ctx<'_>, args: &Args<'_>, count: usize, digest: &Digest, flags: Flags, place: i64) -> Done {
+fn run(ctx: &mut Ctx<'_>, args: &Args<'_>, count: usize, digest: &Digest, script: Found) -> Done {
+    let Found { flags, place, native } = script;
     let read_only = ctx.command.is(flag::READONLY);
     let short = judge(ctx, flags, read_only)?;
+    if let Some(native) = native.filter(|_| !read_only) {
+        let mut unsuited = false;
+        let outcome = within(ctx, Running { name: digest[..].into(), ..Running::default() }, |ctx| {
+            native::run(ctx, args, count, native, short).unwrap_or_else(|| {
+                unsuited = true;
+                Outcome::Replied
+            })
+        });
+        if !unsuited {
+            return answer(ctx, outcome);
+        }
+    }
     let interpreter = ctx.engine.scripting.interpreter()?;
     interpreter.link().run.begin(flags, read_only, short);
     let outcome = within(ctx, Running { name: digest[..].into(), ..Running::default() }, |ctx| {

@@ -271,7 +271,7 @@ pub(super) fn count_of(bytes: &[u8]) -> u32 {
 }
 
 /// Visit requests that were written as protocol arrays.
-fn each_request(bytes: &[u8], mut visit: impl FnMut(&Args<'_>) -> Option<()>) -> Option<()> {
+pub(super) fn each_request(bytes: &[u8], mut visit: impl FnMut(&Args<'_>) -> Option<()>) -> Option<()> {
     let limits = Limits { arguments: i64::from(i32::MAX), bulk: i64::MAX, before_auth: false };
     let mut parser = RequestParser::default();
     let mut rest = bytes;

@@ -3,16 +3,20 @@
 use super::channels;
 use super::event_loop::{EventLoop, MOST_REPLIES};
 use super::lane::{Lane, Watch};
+use super::rights;
 use super::upstream::{For, Key, write_request};
 use crate::command::client::{Client, Replies, Token};
 use crate::command::settings::Name;
 use crate::command::table::Command;
-use crate::command::{Fault, acl, dispatch, monitor};
+use crate::command::{Fault, dispatch, monitor};
 use crate::resp::number::parse_i64;
 use crate::resp::request::{QUOTED, inline_words};
 use crate::resp::{Args, OwnedArgs};
 use crate::route::transaction::{self, share};
 use crate::route::{self, Merge, Merging, Part, Plan};
+
+/// What is told before any topology has come.
+const NO_MAP: &str = "LOADING the proxy has not heard yet which nodes there are; it goes on asking the health service";
 
 impl EventLoop {
     /// Serve the requests in `input`; returns how many bytes of it are done with.
@@ -90,6 +94,11 @@ impl EventLoop {
             return false;
         }
         let plan = route::plan(row, args, &self.map);
+        if self.map.nodes().is_empty() && (row.name == "ping" || !matches!(plan, Plan::Here)) {
+            // Not PONG either: whoever balances must not send clients here yet.
+            self.answer_error(lane, &Fault::of(NO_MAP));
+            return true;
+        }
         if (client.monitor || client.subscriptions() > 0)
             && !matches!(plan, Plan::Here)
             && let Err(fault) = dispatch::admit(&mut self.engine, client, row, place, args)
@@ -99,12 +108,12 @@ impl EventLoop {
         }
         // Nodes take a proxy for the default user: what its own users may not do is refused here.
         if !matches!(plan, Plan::Here)
-            && let Err(fault) = acl::admit(&mut self.engine, client, row, place, args)
+            && let Err(fault) = rights::admit(&mut self.engine, client, row, place, args)
         {
             self.answer_error(lane, &fault);
             return true;
         }
-        if matches!(plan, Plan::Alone(_) | Plan::Watch(_) | Plan::Vigil(_)) && lane.waiting() > 0 {
+        if matches!(plan, Plan::Alone(_) | Plan::Watch(_) | Plan::Vigil(_) | Plan::Carry) && lane.waiting() > 0 {
             return false; // Its connection is another than theirs: it must not overtake them.
         }
         if !matches!(plan, Plan::Here) {
@@ -124,6 +133,7 @@ impl EventLoop {
             Plan::Alone(node) => self.send_alone(client, lane, node, args, raw),
             Plan::Watch(keys) => self.send_watch(client, lane, args, &keys),
             Plan::Vigil(keys) => self.begin_vigil(client, lane, args, &keys),
+            Plan::Carry => self.begin_carry(client, lane, args),
             Plan::Split(parts, merge) => {
                 let positions = parts.iter().map(|part| part.positions.clone()).collect();
                 self.send_parts(client, lane, args, &parts, Merging::new(merge, parts.len(), positions));
@@ -338,6 +348,7 @@ impl EventLoop {
             Err(fault) => return self.answer_error(lane, &fault),
         };
         lane.busy_alone = true;
+        write_request(&mut lane.asked, args.from(0));
         let number = lane.sent();
         self.push(index, client, number, 0, args, raw);
     }
@@ -462,7 +473,8 @@ impl EventLoop {
         let dealt = if multi.broken {
             Err(Fault::new("EXECABORT Transaction discarded because of previous errors."))
         } else {
-            transaction::deal(&multi, &self.map, client.database).and_then(|dealt| {
+            let refused = rights::refused_in(&mut self.engine, client, &multi);
+            transaction::deal(&multi, &self.map, client.database, &refused).and_then(|dealt| {
                 match self.refuses_to_relax(dealt.groups.len()) {
                     Some(fault) => Err(fault),
                     None => Ok(dealt),
@@ -470,7 +482,7 @@ impl EventLoop {
             })
         };
         let elsewhere = watches.iter().any(|watch| {
-            let upstream = self.upstreams[watch.connection as usize].as_ref();
+            let upstream = self.upstreams.get(watch.connection as usize).and_then(Option::as_ref);
             !watch.lost && upstream.is_some_and(|upstream| upstream.key.database != client.database)
         });
         let lost = watches.iter().any(|watch| watch.lost || self.upstreams[watch.connection as usize].is_none());

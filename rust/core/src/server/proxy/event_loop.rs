@@ -1,6 +1,7 @@
 //! The proxy's loop: wait, read from clients and nodes, pass on, write.
 
 use super::again::Parked;
+use super::handover::Inherited;
 use super::jobs::Job;
 use super::lane::Lane;
 use super::options::Options;
@@ -23,7 +24,7 @@ use std::time::Duration;
 pub(super) type Errand = EventLoop;
 
 pub(super) const FIRST_CLIENT: u64 = 1 << 32;
-const FIRST_UPSTREAM: u64 = 1 << 40;
+pub(super) const FIRST_UPSTREAM: u64 = 1 << 40;
 const WAKER: u64 = FIRST_CLIENT - 1;
 const SHARED: usize = 128 * 1024;
 /// Unsent replies beyond which a client's requests are not read.
@@ -72,6 +73,10 @@ pub(super) struct EventLoop {
     pub(super) next_round: u64,
     pub(super) next_tune: u64,
     pub(super) stopping: bool,
+    /// Clients are not read: what is under way is to be answered and nothing else to begin (`handover`).
+    pub(super) resting: bool,
+    /// Sockets and clients are another process' now.
+    pub(super) handed_over: bool,
     /// Requests that wait for a node to serve them, and how many bytes they are.
     pub(super) waiting: VecDeque<Parked>,
     pub(super) parked_bytes: usize,
@@ -102,18 +107,24 @@ impl EventLoop {
         mut engine: Engine,
         options: Options,
         inbox: Receiver<super::super::runner::Errand<EventLoop>>,
+        map: Option<Map>,
+        mut inherited: Inherited,
     ) -> io::Result<(EventLoop, Waker)> {
         let poll = Poll::new()?;
         let waker = Waker::new(&poll, WAKER)?;
         engine.tls = listening::tls(&engine.settings)?;
-        let listeners = listening::open(&engine.settings)?;
+        let listeners = listening::open(&engine.settings, &mut inherited.listeners)?;
+        // What is not listened on any more; a file of it goes too.
+        for (name, socket) in inherited.listeners.drain() {
+            drop(Listener::inherited(socket, &name));
+        }
         for (index, listener) in listeners.iter().enumerate() {
             poll.add(listener, index as u64, Interest::Read)?;
         }
         crate::clock::ticks_per_us();
         // Nothing waits in the proxy itself: what may wait does so at nodes.
         engine.in_transaction = true;
-        let serving = EventLoop {
+        let mut serving = EventLoop {
             engine,
             options,
             map: Map::default(),
@@ -134,6 +145,8 @@ impl EventLoop {
             next_round: 0,
             next_tune: 0,
             stopping: false,
+            resting: false,
+            handed_over: false,
             waiting: VecDeque::new(),
             parked_bytes: 0,
             notices: 0,
@@ -149,6 +162,10 @@ impl EventLoop {
             news: Vec::new(),
             deferred: Vec::new(),
         };
+        if let Some(map) = map {
+            serving.take_map(map);
+        }
+        serving.take_over(inherited)?;
         Ok((serving, waker))
     }
 
@@ -183,7 +200,9 @@ impl EventLoop {
                 self.round();
             }
         }
-        self.drain();
+        if !self.handed_over {
+            self.drain();
+        }
     }
 
     /// Told to stop.
@@ -226,7 +245,7 @@ impl EventLoop {
     }
 
     pub(super) fn client_readable(&mut self, token: Token) {
-        let Some(lane) = self.lanes.get_mut(token as usize).and_then(Option::as_mut) else {
+        let Some(lane) = self.lanes.get_mut(token as usize).and_then(Option::as_mut).filter(|_| !self.resting) else {
             return;
         };
         let moved = if lane.input.is_empty() {
@@ -310,6 +329,11 @@ impl EventLoop {
                 return Err(text);
             }
         };
+        self.install(upstream).ok_or_else(|| "ERR the proxy has no descriptors left".into())
+    }
+
+    /// Have a connection to a node waited for and known by its key; returns its place.
+    pub(super) fn install(&mut self, upstream: Box<Upstream>) -> Option<u32> {
         let index = match self.upstreams.iter().position(Option::is_none) {
             Some(free) => free,
             None => {
@@ -317,12 +341,10 @@ impl EventLoop {
                 self.upstreams.len() - 1
             }
         };
-        if self.poll.add(&upstream.socket, FIRST_UPSTREAM + index as u64, Interest::Both).is_err() {
-            return Err("ERR the proxy has no descriptors left".into());
-        }
+        self.poll.add(&upstream.socket, FIRST_UPSTREAM + index as u64, upstream.interest).ok()?;
+        self.by_key.insert(upstream.key, index as u32);
         self.upstreams[index] = Some(upstream);
-        self.by_key.insert(key, index as u32);
-        Ok(index as u32)
+        Some(index as u32)
     }
 
     /// The connection of this kind, if there is one.
@@ -442,8 +464,14 @@ impl EventLoop {
         };
         let resp3 = client.resp3;
         if let Some(lane) = self.lanes[token as usize].as_mut() {
+            if lane.busy_alone {
+                if lane.recalled && matches!(reply, b"*-1\r\n" | b"_\r\n" | b"$-1\r\n") {
+                    return lane.take_back();
+                }
+                (lane.busy_alone, lane.recalled) = (false, false);
+                lane.asked = Vec::new();
+            }
             lane.replied(number, part, reply, resp3);
-            lane.busy_alone = false;
             if !lane.listed {
                 lane.listed = true;
                 self.owed.push(token);
@@ -525,11 +553,12 @@ impl EventLoop {
     }
 
     fn flush_upstream(&mut self, index: u32) {
+        let now = self.engine.store.now();
         let Some(Some(upstream)) = self.upstreams.get_mut(index as usize) else {
             return;
         };
         upstream.listed = false;
-        let wanted = match upstream.flush() {
+        let wanted = match upstream.flush(now) {
             Moved::Gone => return self.upstream_failed(index),
             Moved::NotNow => Interest::Both,
             Moved::Bytes(_) => Interest::Read,
@@ -590,7 +619,7 @@ impl EventLoop {
         if wanted != lane.interest && self.poll.change(&lane.socket, FIRST_CLIENT + u64::from(token), wanted).is_ok() {
             lane.interest = wanted;
         }
-        if !lane.input.is_empty() && lane.may_serve() && !lane.parser.waits_for(lane.input.len()) {
+        if !lane.input.is_empty() && !self.resting && lane.may_serve() && !lane.parser.waits_for(lane.input.len()) {
             let before = lane.input.len();
             self.serve_kept(token);
             // What the proxy answered itself is to be sent as well.

@@ -26,6 +26,10 @@ pub(super) struct Lane {
     pub(super) parked: u32,
     /// A request waits on it; the client's next ones wait too.
     pub(super) busy_alone: bool,
+    /// That request, when it does nothing but wait for a key: it can be asked anew.
+    pub(super) asked: Vec<u8>,
+    /// It is to be asked anew: that nothing was found is not told (`handover`).
+    pub(super) recalled: bool,
     /// It is on the list of those with replies to send.
     pub(super) listed: bool,
 }
@@ -70,6 +74,8 @@ impl Lane {
             job: None,
             parked: 0,
             busy_alone: false,
+            asked: Vec::new(),
+            recalled: false,
             listed: false,
         }
     }
@@ -153,6 +159,17 @@ impl Lane {
         };
         self.slots[index] = ready;
         self.release();
+    }
+
+    /// The request on which the client waits is not answered: it is the next one to be served.
+    pub(super) fn take_back(&mut self) {
+        if self.slots.pop_back().is_some() {
+            let mut input = std::mem::take(&mut self.asked);
+            input.append(&mut self.input);
+            self.input = input;
+            self.parser = RequestParser::default();
+        }
+        (self.busy_alone, self.recalled) = (false, false);
     }
 
     /// A connection that was this client's alone has gone.

@@ -6,13 +6,16 @@
 //! request is decided in `crate::route`.
 
 mod again;
+mod carry;
 mod channels;
 mod clients;
 mod event_loop;
+mod handover;
 mod jobs;
 mod lane;
 mod life;
 mod options;
+mod rights;
 mod trouble;
 mod upstream;
 mod vigil;
@@ -28,6 +31,8 @@ use super::runner::Runner;
 /// A proxy. Dropping it stops it.
 pub struct Proxy {
     settings: Mutex<Option<(crate::command::settings::Settings, options::Options)>>,
+    /// The map to begin with.
+    first: Mutex<Option<Map>>,
     runner: Runner<event_loop::Errand>,
     trouble: Arc<trouble::Trouble>,
 }
@@ -45,28 +50,53 @@ impl Proxy {
         }
         Ok(Proxy {
             settings: Mutex::new(Some((super::settings_from(&of_nodes)?, options))),
+            first: Mutex::new(None),
             runner,
             trouble: Arc::default(),
         })
     }
 
     /// Open the sockets and serve, on a thread of its own. Until a map is given, only what the
-    /// proxy answers itself is served.
-    pub fn start(&self) -> io::Result<()> {
+    /// proxy answers itself is served. `left` is the descriptor of what [`Proxy::hand_over`] of the process before wrote.
+    pub fn start(&self, left: Option<i32>) -> io::Result<()> {
         let Some((settings, options)) = super::lock(&self.settings).take() else {
             return Err(io::Error::other("the proxy was started before"));
         };
-        let engine = Engine::new(settings, super::random_seed(), crate::clock::wall_ms());
+        let mut engine = Engine::new(settings, super::random_seed(), crate::clock::wall_ms());
+        engine.load_users().map_err(|why| io::Error::new(io::ErrorKind::InvalidInput, why))?;
+        let inherited = match left {
+            Some(descriptor) => handover::Inherited::read(&handover::text_of(descriptor)?)?,
+            None => handover::Inherited::default(),
+        };
+        let map = super::lock(&self.first).take();
         self.runner.start("fastcache-proxy", |inbox, _| {
-            let (mut serving, waker) = event_loop::EventLoop::open(engine, options, inbox)?;
+            let (mut serving, waker) = event_loop::EventLoop::open(engine, options, inbox, map, inherited)?;
             serving.trouble = Arc::clone(&self.trouble);
             Ok((waker, move |heartbeat: &Arc<std::sync::atomic::AtomicU64>| serving.run(heartbeat)))
         })
     }
 
-    /// Route by this map from now on. Requests on their way are not disturbed. `false` when the proxy does not run.
+    /// Route by this map from now on, or from the start when it has not started. Requests on their way are not disturbed.
+    /// `false` when the proxy has ended.
     pub fn set_map(&self, map: Map) -> bool {
+        if super::lock(&self.settings).is_some() {
+            *super::lock(&self.first) = Some(map);
+            return true;
+        }
         self.runner.send(Box::new(move |serving| serving.take_map(map)))
+    }
+
+    /// Stop serving and leave all connections open for the program that this process is to become: returns the descriptor
+    /// of a file in memory that says what they are. When requests under way are not answered in time it goes on serving,
+    /// and the error says what they wait for.
+    pub fn hand_over(&self) -> Result<i32, String> {
+        let (told, answer) = std::sync::mpsc::channel();
+        self.runner.send(Box::new(move |serving| {
+            let _ = told.send(serving.hand_over());
+        }));
+        let records = answer.recv().map_err(|_| "the proxy does not run".to_owned())??;
+        self.runner.join();
+        handover::file_of(&records).map_err(|error| format!("no file in memory: {error}"))
     }
 
     /// Have clients' replies sent, close and end; waits until it is done. Again is no error.

@@ -106,7 +106,7 @@ pub(super) struct Upstream {
     pub(super) since: u64,
     /// It is on the list of those with something to write.
     pub(super) listed: bool,
-    /// When the reply at the front began to be awaited, ms.
+    /// When the reply at the front began to be awaited, or the last bytes went or came since, ms.
     pub(super) waiting_since: u64,
     /// What it listens to, when that is what it is for.
     pub(super) hears: HashSet<(Way, Box<[u8]>)>,
@@ -121,24 +121,7 @@ impl Upstream {
             Some(path) => connect::unix(path).or_else(|_| connect::tcp(&address.host, address.port))?,
             None => connect::tcp(&address.host, address.port)?,
         };
-        let mut upstream = Upstream {
-            key,
-            socket,
-            interest: Interest::Both,
-            out: Vec::new(),
-            answered: 0,
-            sent: 0,
-            accounted: 0,
-            input: Vec::new(),
-            scanner: ReplyScanner::default(),
-            expected: VecDeque::new(),
-            connected: false,
-            since: now,
-            listed: false,
-            waiting_since: now,
-            hears: HashSet::new(),
-            identity: 0,
-        };
+        let mut upstream = Upstream::on(key, socket, now);
         if key.resp3 {
             let mut hello: Vec<&[u8]> = vec![b"HELLO", b"3"];
             if !password.is_empty() {
@@ -163,6 +146,44 @@ impl Upstream {
             _ => upstream.send_words(For::Identity, &[b"CLIENT", b"ID"]),
         }
         Ok(upstream)
+    }
+
+    /// A connection that stands and listens, with what was read of it and not understood yet.
+    pub(super) fn resumed(key: Key, socket: OwnedFd, unread: &[u8], now: u64) -> Upstream {
+        net::own_again(&socket);
+        let (connected, interest) = (true, Interest::Read);
+        Upstream { connected, interest, input: unread.to_vec(), ..Upstream::on(key, socket, now) }
+    }
+
+    /// Whether nothing is under way on it.
+    pub(super) fn is_at_rest(&self) -> bool {
+        self.expected.is_empty() && self.sent == self.out.len()
+    }
+
+    /// The beginning of a reply that has not come whole.
+    pub(super) fn unread(&self) -> &[u8] {
+        &self.input
+    }
+
+    fn on(key: Key, socket: OwnedFd, now: u64) -> Upstream {
+        Upstream {
+            key,
+            socket,
+            interest: Interest::Both,
+            out: Vec::new(),
+            answered: 0,
+            sent: 0,
+            accounted: 0,
+            input: Vec::new(),
+            scanner: ReplyScanner::default(),
+            expected: VecDeque::new(),
+            connected: false,
+            since: now,
+            listed: false,
+            waiting_since: now,
+            hears: HashSet::new(),
+            identity: 0,
+        }
     }
 
     fn greet(&mut self, words: &[&[u8]]) {
@@ -198,7 +219,7 @@ impl Upstream {
     }
 
     /// Write what the socket takes; [`Moved::NotNow`] when something is left.
-    pub(super) fn flush(&mut self) -> Moved {
+    pub(super) fn flush(&mut self, now: u64) -> Moved {
         if !self.connected {
             return Moved::NotNow;
         }
@@ -207,6 +228,7 @@ impl Upstream {
             match net::write(&self.socket, &self.out[self.sent..]) {
                 Moved::Bytes(count) => {
                     self.sent += count;
+                    self.waiting_since = now; // A node that takes a large request is not silent.
                     total += count;
                 }
                 Moved::NotNow => return Moved::NotNow,

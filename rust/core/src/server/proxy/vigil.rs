@@ -5,6 +5,7 @@
 //! that has something. Before that the proxy has the nodes tell it when one of the keys changes (as client-side
 //! caching does, over one connection for all clients); when nothing was found it waits for that and asks again.
 
+use super::carry::Onward;
 use super::clients::transaction_of;
 use super::event_loop::EventLoop;
 use super::jobs::What;
@@ -18,11 +19,11 @@ use crate::resp::{Args, OwnedArgs, Reply};
 
 /// One client's waiting.
 pub(super) struct Vigil {
-    keys: Vec<Box<[u8]>>,
+    pub(super) keys: Vec<Box<[u8]>>,
     /// What stands before and after the keys of one run.
     before: Before,
     after: Vec<Vec<u8>>,
-    stage: Stage,
+    pub(super) stage: Stage,
     /// A key changed since the nodes were asked.
     again: bool,
     /// When it gives up, ms; zero for never.
@@ -30,6 +31,8 @@ pub(super) struct Vigil {
     /// The nodes of the keys, each once, and the runs of keys that are neighbours in order and node.
     nodes: Vec<u16>,
     runs: Vec<(u16, Vec<usize>)>,
+    /// What becomes of the element that is found, where it is not simply told.
+    pub(super) onward: Option<Onward>,
 }
 
 enum Before {
@@ -40,12 +43,16 @@ enum Before {
 }
 
 #[derive(PartialEq)]
-enum Stage {
+pub(super) enum Stage {
     /// So many nodes have not yet said that they will tell.
     Announcing(usize),
     /// This run of keys is asked.
     Asking(usize),
     Waiting,
+    /// What was found is on its way to another list (`carry`).
+    Carrying,
+    /// It could not go there: it goes back, and this error is told.
+    GivingBack(Vec<u8>),
 }
 
 impl EventLoop {
@@ -81,9 +88,43 @@ impl EventLoop {
             deadline: if seconds > 0.0 { now + ((seconds * 1000.0).ceil() as u64).max(1) } else { 0 },
             nodes: Vec::new(),
             runs: Vec::new(),
+            onward: None,
         };
         let id = self.begin(client, lane, What::Vigil(vigil));
+        write_request(&mut lane.asked, args.from(0));
         self.announce(id);
+    }
+
+    /// Take the next element of one list with `pop`, for another list.
+    pub(super) fn begin_carrying(
+        &mut self,
+        client: &Client,
+        lane: &mut Lane,
+        args: &Args<'_>,
+        pop: &[u8],
+        onward: Onward,
+        deadline: u64,
+    ) {
+        let (waits, source) = (onward.waits, args.at(1));
+        let node = self.map.owner_of(source).unwrap_or(0);
+        let vigil = Vigil {
+            keys: vec![source.into()],
+            before: Before::Name(pop.to_vec()),
+            after: vec![b"0".to_vec()],
+            stage: Stage::Waiting,
+            again: false,
+            deadline,
+            nodes: vec![node],
+            runs: vec![(node, vec![0])],
+            onward: Some(onward),
+        };
+        let id = self.begin(client, lane, What::Vigil(vigil));
+        if waits {
+            write_request(&mut lane.asked, args.from(0));
+            self.announce(id);
+        } else {
+            self.ask(id, 0);
+        }
     }
 
     /// Ask the nodes to tell when one of the keys changes.
@@ -148,8 +189,14 @@ impl EventLoop {
                 }
                 match elements(reply).and_then(|all| all.first().copied()) {
                     Some(b"*-1\r\n" | b"_\r\n" | b"$-1\r\n") | None => self.ask(id, run + 1),
+                    Some(found) if vigil.onward.is_some() && found.first() != Some(&b'-') => self.carry(id, found),
                     Some(found) => self.finish(id, found),
                 }
+            }
+            Stage::Carrying => self.carried(id, reply),
+            Stage::GivingBack(ref error) => {
+                let error = error.clone();
+                self.finish(id, &error);
             }
             Stage::Waiting => {}
         }
@@ -161,6 +208,9 @@ impl EventLoop {
         let key = job.key;
         let What::Vigil(vigil) = &mut job.what else { return };
         let Some((node, keys)) = vigil.runs.get(run) else {
+            if vigil.onward.as_ref().is_some_and(|onward| !onward.waits) {
+                return self.finish(id, if key.resp3 { b"_\r\n" } else { b"$-1\r\n" });
+            }
             vigil.stage = Stage::Waiting;
             if vigil.again {
                 return self.announce(id);
