@@ -62,6 +62,8 @@ class View:
     """All that is known at one moment."""
 
     nodes: Mapping[str, Health]
+    # Nodes whose process is surely gone, for their host has said so: one that is silent may serve others.
+    dead: frozenset[str] = frozenset()
     # (node, id of the move) -> what it says.
     rows: Mapping[tuple[str, str], Row] = field(default_factory=dict)
     # Moves whose giver has promised to keep the slots; and those for which it was too late.
@@ -163,12 +165,15 @@ def carry_on(move: Document, view: View, decision: Decision) -> None:
         decision.tell("move-done", move, keys=takes.keys if takes else 0)
     elif len(away) == 2:
         decision.moves.append(move)  # Whoever comes back first says more.
+    elif giver in away and giver in view.nodes and giver not in view.dead:
+        decision.moves.append(move)  # It may not have heard, and still serve.
     elif giver in away:
         # The taker has what had come; the rest died with the giver, as all it held would have.
         decision.tell("move-done", move, why=f"{giver} is down")
-    elif taker in away and move["id"] in view.kept:
+    elif move["id"] in view.kept or (gives and gives.state == "kept"):
+        # It has promised, so there is no other way, even if the taker is back.
         decision.slots = with_main(decision.slots, move["ranges"], giver)
-        decision.tell("move-undone", move, why=f"{taker} is down")
+        decision.tell("move-undone", move, why=f"{taker} was down")
     elif taker in away and (move["id"] in view.sent or (gives and gives.state in {"sent", "handed", "gone"})):
         decision.tell("move-done", move, why=f"{taker} fell after it had everything")
     else:

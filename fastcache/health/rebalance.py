@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 
 from fastcache.health import moves
+from fastcache.health.decide import Failure
 from fastcache.health.moves import COPYING, Decision, Limits, Row, Step, View
 from fastcache.health.replication import RefusedError
 from fastcache.health.resp import ErrorReply, pairs_of
@@ -180,8 +181,14 @@ class Rebalance:
         nodes = {
             record.member.id: record.judgement.status for record in self.service.registry.of_kind("node")
         }
+        dead = {
+            record.member.id
+            for record in self.service.registry.of_kind("node")
+            if record.check and record.check.failure is Failure.REFUSED
+        }
         return View(
             nodes=nodes,
+            dead=frozenset(dead),
             rows=self.rows,
             kept=frozenset(self.kept),
             sent=frozenset(self.sent),

@@ -106,16 +106,16 @@ def test_a_move_is_copied_flipped_and_over() -> None:
     assert held(document) == {"a": 16384}
     behind = Row("streaming", lag_records=10**6)
     rows = {("a", move["id"]): behind, ("b", move["id"]): STREAMS}
-    assert after(document, View(well("a", "b"), rows))[0]["moves"] == [move]
+    assert after(document, View(well("a", "b"), rows=rows))[0]["moves"] == [move]
     document, decision = after(
-        document, View(well("a", "b"), {("a", move["id"]): STREAMS, ("b", move["id"]): STREAMS})
+        document, View(well("a", "b"), rows={("a", move["id"]): STREAMS, ("b", move["id"]): STREAMS})
     )
     assert [event.kind for event in decision.events] == ["move-flipped"]
     assert document["moves"][0]["state"] == FLIPPED
     assert held(document) == {"a": 8192, "b": 8192}
     waiting = {("a", move["id"]): Row("handing"), ("b", move["id"]): Row("awaited")}
-    assert after(document, View(well("a", "b"), waiting))[1].events == []
-    document, decision = after(document, View(well("a", "b"), {("b", move["id"]): Row("open")}))
+    assert after(document, View(well("a", "b"), rows=waiting))[1].events == []
+    document, decision = after(document, View(well("a", "b"), rows={("b", move["id"]): Row("open")}))
     assert [event.kind for event in decision.events] == ["move-done"]
     assert document["moves"] == []
 
@@ -136,17 +136,17 @@ def flipped() -> tuple[Document, str]:
     document, _ = after(document, View(well("a", "b")))
     name = document["moves"][0]["id"]
     rows = {("a", name): STREAMS, ("b", name): STREAMS}
-    return after(document, View(well("a", "b"), rows))[0], name
+    return after(document, View(well("a", "b"), rows=rows))[0], name
 
 
 def test_a_taker_that_falls_before_it_was_given_anything_gives_back() -> None:
     document, name = flipped()
     nodes = {"a": Health.HEALTHY, "b": Health.UNHEALTHY}
     rows = {("a", name): Row("handing")}
-    same, decision = after(document, View(nodes, rows))
+    same, decision = after(document, View(nodes, rows=rows))
     assert decision.ask_to_keep == [("a", name)], "the giver must promise it first"
     assert (same["moves"], held(same)) == (document["moves"], {"a": 8192, "b": 8192})
-    back, decision = after(document, View(nodes, rows, kept=frozenset({name})))
+    back, decision = after(document, View(nodes, rows=rows, kept=frozenset({name})))
     assert [event.kind for event in decision.events] == ["move-undone"]
     assert (back["moves"], held(back)) == ([], {"a": 16384})
 
@@ -154,15 +154,17 @@ def test_a_taker_that_falls_before_it_was_given_anything_gives_back() -> None:
 def test_a_taker_that_falls_with_everything_keeps_its_slots() -> None:
     document, name = flipped()
     nodes = {"a": Health.HEALTHY, "b": Health.UNHEALTHY}
-    done, decision = after(document, View(nodes, {("a", name): Row("sent")}))
+    done, decision = after(document, View(nodes, rows={("a", name): Row("sent")}))
     assert [event.kind for event in decision.events] == ["move-done"]
     assert held(done) == {"a": 8192, "b": 8192}
 
 
-def test_a_giver_that_falls_leaves_the_slots_to_the_taker() -> None:
+def test_a_giver_that_falls_leaves_the_slots_to_the_taker_and_one_that_is_silent_does_not() -> None:
     document, name = flipped()
     nodes = {"a": Health.UNHEALTHY, "b": Health.HEALTHY}
-    done, _ = after(document, View(nodes, {("b", name): Row("awaited")}))
+    rows = {("b", name): Row("awaited")}
+    assert after(document, View(nodes, rows=rows))[0]["moves"] == document["moves"]
+    done, _ = after(document, View(nodes, frozenset({"a"}), rows))
     assert (done["moves"], held(done)) == ([], {"a": 8192, "b": 8192})
 
 
@@ -184,6 +186,7 @@ def test_random_memberships_come_to_rest_at_fair_shares() -> None:
                 name: Health.UNHEALTHY if turn < 15 and dice.random() < 0.1 else Health.HEALTHY
                 for name in weights
             }
+            dead = frozenset(name for name in nodes if nodes[name] is Health.UNHEALTHY)
             rows: dict[tuple[str, str], Row] = {}
             kept = set()
             for move in document["moves"]:
@@ -192,7 +195,7 @@ def test_random_memberships_come_to_rest_at_fair_shares() -> None:
                 rows[move["from"], move["id"]] = Row("streaming" if state == "streaming" else "handing")
                 if state == "awaited" and dice.random() < 0.5:
                     kept.add(move["id"])
-            document, _decision = after(document, View(nodes, rows, frozenset(kept)), Limits(1, 3000))
+            document, _decision = after(document, View(nodes, dead, rows, frozenset(kept)), Limits(1, 3000))
             slots = sorted(slot for group in document["slots"] for slot in slots_in(group["ranges"]))
             assert slots == list(range(16384))
             if turn > 15 and not document["moves"] and not steps(document):
