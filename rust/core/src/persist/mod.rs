@@ -8,6 +8,8 @@
 //! The loop never waits for the disk: threads write and read, buffers between are bounded, and when they are full the
 //! copy waits, or writes are refused. A node whose `dir` is not set keeps nothing and has none of this.
 
+#[cfg(test)]
+mod crashes;
 pub mod disk;
 pub mod dump;
 pub mod entries;

@@ -47,11 +47,11 @@ impl Drop for Place {
 }
 
 /// A node that keeps its data in a directory; loaded when this returns.
-fn start(place: &Place, settings: &[(&str, &str)]) -> Node {
+pub fn start(place: &Place, settings: &[(&str, &str)]) -> Node {
     start_on(place, settings, Arc::new(HostDisk))
 }
 
-fn start_on(place: &Place, settings: &[(&str, &str)], disk: Arc<dyn Disk>) -> Node {
+pub fn start_on(place: &Place, settings: &[(&str, &str)], disk: Arc<dyn Disk>) -> Node {
     let directory = place.0.to_string_lossy().into_owned();
     let mut all = vec![("dir", directory.as_str()), ("log-format", "json")];
     all.extend(settings);
@@ -81,14 +81,14 @@ fn info(node: &mut Node, field: &str) -> String {
     info[from + field.len() + 2..].split(' ').next().unwrap_or_default().to_owned()
 }
 
-fn save(node: &mut Node) {
+pub fn save(node: &mut Node) {
     let before = node.engine.keeper.as_ref().map_or(0, |keeper| keeper.figures.count);
     assert_eq!(node.line("BGSAVE"), "+Background saving started");
     until(node, |node| node.engine.keeper.as_ref().is_some_and(|keeper| keeper.figures.count > before));
 }
 
 /// All that was written is on disk.
-fn settle(node: &mut Node) {
+pub fn settle(node: &mut Node) {
     let mut keeper = node.engine.keeper.take().expect("a keeper");
     keeper.settle(&mut node.engine);
     node.engine.keeper = Some(keeper);
@@ -114,7 +114,7 @@ const FILL: &[&str] = &[
     "LMOVE l1 l2 LEFT RIGHT",
 ];
 
-const LOGGED: [(&str, &str); 3] = [("appendonly", "yes"), ("appendfsync", "always"), ("snapshot-interval", "0")];
+pub const LOGGED: [(&str, &str); 3] = [("appendonly", "yes"), ("appendfsync", "always"), ("snapshot-interval", "0")];
 
 #[test]
 fn a_snapshot_brings_back_everything_with_its_times() {
