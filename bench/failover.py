@@ -32,6 +32,7 @@ from fastcache import _core
 
 MEDIAN_BAR, WORST_BAR = 1.0, 2.0
 WRITERS, KEYS_OF_EACH, PROBES = 8, 25, 4
+FEWEST_SLOTS = 500
 #: Seconds after which a write that was sent is given up, and a round is.
 WRITE_PATIENCE, ROUND_PATIENCE = 10.0, 90.0
 
@@ -219,10 +220,11 @@ def rounds(cluster: Cluster, arguments: argparse.Namespace) -> tuple[list[float]
         writer.start()
     worst: list[float] = []
     lost: list[str] = []
-    names = [f"node-{cluster.port + 20 + number}" for number in range(cluster.nodes)]
     try:
         for number in range(arguments.kills):
-            victim = names[(number + dice.randrange(2)) % len(names)]
+            # Whoever was killed comes back as a copy: only those that are mains are of interest.
+            mains = cluster.ask("/replication")["mains"]
+            victim = dice.choice(sorted(name for name, slots in mains.items() if slots >= FEWEST_SLOTS))
             seconds = kill(cluster, victim, dice)
             worst.append(seconds[-1])
             time.sleep(dice.uniform(0.0, 0.5))

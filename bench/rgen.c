@@ -74,7 +74,11 @@ static size_t render(char *out, long number) {
         value = malloc(value_len + 1);
         for (int i = 0; i < value_len; i++) value[i] = 'a' + (i * 7) % 26;
     }
-    if (!strcmp(operation, "set")) {
+    if (!strcmp(operation, "setwait")) {
+        // A write, and its wait for a replica: one operation of two replies.
+        p = bulk(key_of(word(p + sprintf(p, "*3\r\n"), "SET"), "key", number), value, value_len);
+        p = word(word(word(p + sprintf(p, "*3\r\n"), "WAIT"), "1"), "0");
+    } else if (!strcmp(operation, "set")) {
         p += sprintf(p, ttl ? "*5\r\n" : "*3\r\n");
         p = bulk(key_of(word(p, "SET"), "key", number), value, value_len);
         if (ttl) {
@@ -137,7 +141,7 @@ struct connection {
     double due;        // When the batch under way was sent, or should have been.
 };
 
-static long errors, misses;
+static long errors, misses, replied;
 static char first_error[80];
 static int poller;
 
@@ -208,13 +212,15 @@ static void send_rest(struct connection *c) {
     if (c->armed) watch(c, 0);
 }
 
+static int replies_each(void) { return strcmp(operation, "setwait") ? 1 : 2; }
+
 static void send_batch(struct connection *c, double due) {
     static long place;
     long first = in_order ? place : (long)(next_random() % (request_count - pipeline + 1));
     if (in_order) place = (place + pipeline) % (request_count - pipeline + 1);
     c->unsent = requests + (size_t)first * request_len;
     c->unsent_len = (size_t)pipeline * request_len;
-    c->waiting = pipeline;
+    c->waiting = pipeline * replies_each();
     c->due = due;
     send_rest(c);
 }
@@ -342,7 +348,8 @@ int main(int argc, char **argv) {
             }
             int done = count_replies(c, buffer, got);
             c->waiting -= done;
-            operations += done;
+            replied += done;
+            operations = replied / replies_each();
             if (c->waiting > 0) continue;
             note_latency(c->due, t);
             if (rate > 0) {

@@ -105,7 +105,8 @@ def wait_until_answering(process: subprocess.Popen[bytes], port: int, log: Path,
     while time.monotonic() < end:
         if process.poll() is not None:
             raise RuntimeError(f"the server on port {port} ended: {log.read_text(errors='replace')[-500:]}")
-        with suppress(OSError), resp.Connection(("127.0.0.1", port)) as connection:
+        # One that still loads its data answers with an error.
+        with suppress(OSError, resp.ServerError), resp.Connection(("127.0.0.1", port)) as connection:
             if connection.ask("PING") == b"PONG":
                 if process.pid not in processes.listeners(port):
                     raise RuntimeError(f"something else listens on port {port}")

@@ -15,3 +15,14 @@ RUNS ?= 1
 
 torture: dev-tools debug ## Real processes under faults, histories judged; as root (SECONDS=300 RUNS=1 SEED=...)
 	@$(PYTHON) -m tests.torture --seconds $(SECONDS) --runs $(RUNS) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+.PHONY: bench-failover bench-replication bench-persistence
+
+bench-failover: release dev-tools ## Kill nodes under load: how long writes wait, and what is lost (ARGS="--kills 100")
+	@$(PYTHON) -m bench.failover $(ARGS)
+
+bench-replication: release dev-tools ## What a replica costs, strict writes and full copies, beside Redis and Valkey
+	@$(PYTHON) -m bench.replication $(ARGS)
+
+bench-persistence: release dev-tools ## Snapshots of a million keys, beside Redis and Valkey
+	@$(PYTHON) -m bench.persistence $(ARGS)

@@ -64,7 +64,7 @@ def command(only: str | None, settings: tuple[str, ...], directory: Path, **said
 
     With no options it is the reference cluster: 50 nodes, 5 proxies, the health service and HAProxy.
     Everything runs as processes of yours on the loopback interface; no root is needed. Called again, it
-    starts what has ended meanwhile.
+    starts what has ended meanwhile; after 'down', the cluster that was there, with what its nodes have kept.
     """
     balancer = shutil.which("haproxy") is not None
     pairs = tuple(pair(setting) for setting in settings)

@@ -11,7 +11,7 @@ from typing import Any
 from fastcache.client import health, probe
 from fastcache.config import judged
 from fastcache.embedded import ports, process, record
-from fastcache.embedded.plan import STAGES, ProcessSpec, Wish, cluster, counted, differs, told
+from fastcache.embedded.plan import STAGES, ProcessSpec, Wish, again, counted, differs, told
 from fastcache.embedded.record import Running
 from fastcache.embedded.start import start
 from fastcache.errors import FastCacheError
@@ -65,11 +65,12 @@ def up(wish: Wish, directory: Path, progress: Progress) -> Raised:
             if difference := differs(wish, specs):
                 raise FastCacheError(f"{difference} (in {directory})", "run 'fastcache down' first")
         else:
-            specs = cluster(wish, directory)
+            specs = again(wish, record.last(directory), directory)
         alive = {entry.spec.name for entry in running}
         missing = tuple(spec for spec in specs if spec.name not in alive)
         ports.require_free(endpoint for spec in missing for endpoint in spec.endpoints)
         launch_all(specs, missing, running, directory, progress)
+        record.remember(directory, specs)
         note = await_copies(specs) if missing else ""
         return Raised(specs, missing, time.monotonic() - begun, note)
 

@@ -1,9 +1,9 @@
 """Which processes an embedded cluster is made of. Pure: a wish becomes a list of specifications."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from fastcache.config import Settings
 from fastcache.errors import UsageError
@@ -26,6 +26,8 @@ LONGEST_SOCKET_PATH = 90
 
 # The order in which kinds start; they stop in the opposite one. A kind waits until all before it answer.
 STAGES = ("node", "health", "proxy", "balancer")
+# What a node is given that nobody else has.
+OWN_TO_A_NODE = frozenset({"port", "bind", "unixsocket", "dir", "node-id", "health", "topology-file"})
 # Settings for nodes that proxies need as well.
 SHARED_WITH_PROXIES = frozenset(
     {"requirepass", "maxclients", "databases", "log-format", "proto-max-bulk-len"}
@@ -106,6 +108,32 @@ def cluster(wish: Wish, directory: Path) -> tuple[ProcessSpec, ...]:
             if other != spec.name:
                 raise UsageError(f"{other} and {spec.name} would both listen on port {endpoint.port}")
     return tuple(specs)
+
+
+def again(wish: Wish, last: tuple[ProcessSpec, ...], directory: Path) -> tuple[ProcessSpec, ...]:
+    """The cluster that ran here last, as far as nothing else is wished for: it finds its data again."""
+    if not last or wish.only_nodes:
+        return cluster(wish, directory)
+    balanced = wish.balancer or not any(spec.kind == "balancer" for spec in last)
+    if balanced and not differs(wish, last):
+        return last
+    of_kind = {kind: [spec for spec in last if spec.kind == kind] for kind in STAGES}
+    unsaid: dict[str, Any] = {}
+    for kind, count, port in (("node", "nodes", "node_port"), ("proxy", "proxies", "proxy_port")):
+        if of_kind[kind]:
+            unsaid |= {count: len(of_kind[kind]), port: of_kind[kind][0].endpoint.port}
+    for spec in of_kind["health"]:
+        copies = copies_of(spec)
+        unsaid |= {"health_port": spec.endpoint.port, "profile": dict(spec.settings)["profile"]}
+        unsaid["replicas"] = copies["replicas"] or None
+        unsaid["consistency"] = copies["consistency"] if copies["replicas"] else None
+    for spec in of_kind["balancer"]:
+        stats = int(dict(spec.settings)["stats-port"])
+        unsaid |= {"port": spec.endpoint.port, "stats_port": stats}
+    for spec in of_kind["node"][:1]:
+        unsaid["settings"] = tuple(pair for pair in spec.settings if pair[0] not in OWN_TO_A_NODE)
+    said = {name: value for name, value in unsaid.items() if not getattr(wish, name)}
+    return cluster(replace(wish, **said), directory)
 
 
 def judge_copies(wish: Wish, nodes: int) -> None:

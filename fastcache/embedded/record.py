@@ -1,4 +1,4 @@
-"""What runs, remembered in a file: cluster.json in the cluster's directory.
+"""What runs, remembered in a file: cluster.json in the cluster's directory. What ran last: shape.json.
 
 Written whole and renamed into place, so that a crash leaves the old one or the new one.
 """
@@ -17,6 +17,7 @@ from fastcache.errors import FastCacheError
 from fastcache.model import Endpoint
 
 FILE = "cluster.json"
+SHAPE = "shape.json"
 FORMAT = 1
 
 
@@ -57,11 +58,16 @@ def read(directory: Path) -> tuple[Running, ...]:
 
 def revived(entry: dict[str, dict[str, object]]) -> Running:
     """One process out of its JSON."""
-    spec: dict[str, object] = dict(entry["spec"])
+    return Running(planned(entry["spec"]), Identity(**entry["identity"]))  # type: ignore[arg-type]
+
+
+def planned(entry: dict[str, object]) -> ProcessSpec:
+    """What a process was started as, out of its JSON."""
+    spec: dict[str, object] = dict(entry)
     spec["endpoint"] = Endpoint(**spec["endpoint"])  # type: ignore[arg-type]
     spec["directory"] = Path(str(spec["directory"]))
     spec["settings"] = tuple((str(name), str(value)) for name, value in spec["settings"])  # type: ignore[attr-defined]
-    return Running(ProcessSpec(**spec), Identity(**entry["identity"]))  # type: ignore[arg-type]
+    return ProcessSpec(**spec)  # type: ignore[arg-type]
 
 
 def write(directory: Path, processes: tuple[Running, ...]) -> None:
@@ -70,10 +76,30 @@ def write(directory: Path, processes: tuple[Running, ...]) -> None:
     if not processes:
         file.unlink(missing_ok=True)
         return
-    document = {"format": FORMAT, "processes": [asdict(process) for process in processes]}
+    put(file, {"format": FORMAT, "processes": [asdict(process) for process in processes]})
+
+
+def put(file: Path, document: dict[str, object]) -> None:
+    """A file, whole or not at all."""
     fresh = file.with_suffix(".new")
     fresh.write_text(json.dumps(document, indent=1, default=str) + "\n")
     fresh.replace(file)
+
+
+def remember(directory: Path, specs: tuple[ProcessSpec, ...]) -> None:
+    """Keep what the cluster is made of also when it is stopped: its data are of use to no other."""
+    put(directory / SHAPE, {"format": FORMAT, "specs": [asdict(spec) for spec in specs]})
+
+
+def last(directory: Path) -> tuple[ProcessSpec, ...]:
+    """What the cluster was made of that ran here before; nothing where none was, or it cannot be told."""
+    try:
+        document = json.loads((directory / SHAPE).read_text())
+        specs = tuple(planned(entry) for entry in document["specs"] if document["format"] == FORMAT)
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
+    # A directory that was copied elsewhere: these would still be the old place's.
+    return specs if all(spec.directory.is_relative_to(directory) for spec in specs) else ()
 
 
 @contextmanager

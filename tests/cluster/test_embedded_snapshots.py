@@ -72,6 +72,7 @@ def test_what_was_written_is_there_after_down_and_up(embedded: Embedded) -> None
     assert embedded.whole("--nodes", "3", "--proxies", "1").returncode == 0
     filled(embedded)
     assert embedded.call("down").returncode == 0
-    up = embedded.whole("--nodes", "3", "--proxies", "1")
+    up = embedded.call("up")  # The same cluster: what it was made of is remembered.
     assert up.returncode == 0, up.stderr
+    assert "3 nodes, the health service, 1 proxy" in up.stdout
     check(redis.Redis(port=embedded.port_of("proxy"), socket_timeout=10, decode_responses=True))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fastcache.embedded.plan import STAGES, Wish, cluster, differs, told
+from fastcache.embedded.plan import STAGES, Wish, again, cluster, differs, told
 from fastcache.errors import UsageError
 
 HOME = Path("/somewhere")
@@ -78,3 +78,23 @@ def test_a_wish_for_something_else_than_runs_is_told(wish: Wish, reason: str) ->
     running = cluster(Wish(nodes=3), HOME)
     assert reason in differs(wish, running)
     assert bool(reason) == bool(differs(wish, running))
+
+
+def test_a_cluster_that_comes_back_is_the_one_that_was_there_but_for_what_is_said() -> None:
+    wish = Wish(nodes=3, node_port=7101, replicas=1, consistency="strict", settings=(("maxmemory", "1mb"),))
+    last = cluster(wish, HOME)
+    assert again(Wish(), last, HOME) == last
+    assert again(Wish(nodes=3), last, HOME) == last
+    assert again(Wish(nodes=4), last, HOME) == cluster(
+        Wish(
+            nodes=4,
+            node_port=7101,
+            replicas=1,
+            consistency="strict",
+            profile="fast",
+            settings=(("maxmemory", "1mb"),),
+        ),
+        HOME,
+    )
+    assert again(Wish(), (), HOME) == cluster(Wish(), HOME)
+    assert {spec.kind for spec in again(Wish(only_nodes=True), last, HOME)} == {"node"}
