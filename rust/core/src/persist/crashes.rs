@@ -88,7 +88,24 @@ struct Model {
     names: BTreeMap<PathBuf, usize>,
     /// The names of the last sync of the directory, and what was done to names since.
     certain: BTreeMap<PathBuf, usize>,
-    later: Vec<(Option<PathBuf>, Option<(PathBuf, usize)>)>,
+    later: Vec<Naming>,
+}
+
+/// A name went, a name came, or both at once.
+struct Naming {
+    gone: Option<PathBuf>,
+    come: Option<(PathBuf, usize)>,
+}
+
+impl Naming {
+    fn apply(&self, names: &mut BTreeMap<PathBuf, usize>) {
+        if let Some(path) = &self.gone {
+            names.remove(path);
+        }
+        if let Some((path, number)) = &self.come {
+            names.insert(path.clone(), *number);
+        }
+    }
 }
 
 impl Model {
@@ -98,8 +115,9 @@ impl Model {
     }
 
     fn rename(&mut self, gone: Option<PathBuf>, come: Option<(PathBuf, usize)>) {
-        apply(&mut self.names, &gone, &come);
-        self.later.push((gone, come));
+        let naming = Naming { gone, come };
+        naming.apply(&mut self.names);
+        self.later.push(naming);
     }
 
     fn make(&mut self, change: &Change) {
@@ -137,7 +155,7 @@ impl Model {
         let mut names = self.certain.clone();
         let kept = random.below(self.later.len() + 1);
         let way = random.below(4);
-        for (number, (gone, come)) in self.later.iter().enumerate() {
+        for (number, naming) in self.later.iter().enumerate() {
             let happens = match way {
                 0 => false,
                 1 => true,
@@ -145,7 +163,7 @@ impl Model {
                 _ => random.below(2) == 0,
             };
             if happens {
-                apply(&mut names, gone, come);
+                naming.apply(&mut names);
             }
         }
         let way = random.below(4);
@@ -163,15 +181,6 @@ impl Model {
             (path, bytes)
         });
         left.collect()
-    }
-}
-
-fn apply(names: &mut BTreeMap<PathBuf, usize>, gone: &Option<PathBuf>, come: &Option<(PathBuf, usize)>) {
-    if let Some(path) = gone {
-        names.remove(path);
-    }
-    if let Some((path, number)) = come {
-        names.insert(path.clone(), *number);
     }
 }
 
