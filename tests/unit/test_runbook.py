@@ -323,20 +323,17 @@ def test_a_node_without_copies_takes_a_snapshot_before_it_starts_again() -> None
     assert "POST /switchover" not in world.calls
 
 
-def test_a_release_that_lies_not_on_every_host_is_refused() -> None:
-    world = World()
-    with pytest.raises(FastCacheError, match="is not on h1, h3, h2"):
-        rolling.change_release(world, "rolling-upgrade", "1.2.3", "fab rollback")
+def test_a_name_that_is_no_name_of_a_release_is_refused() -> None:
     with pytest.raises(UsageError, match="no name of a release"):
-        rolling.change_release(world, "rolling-upgrade", "../../etc", "")
+        rolling.release_steps(World(), "../../etc")
 
 
 def test_a_release_changes_host_by_host_the_leaders_last() -> None:
-    world = World(says={"for d in": Outcome(0, "1.2.3\n1.2.2\n")})
-    listed = rolling.change_release(world, "rolling-upgrade", "1.2.3", "fab rollback")
-    links = [step.name for step in listed.steps if ": release" in step.name]
-    assert links == ["h1: release 1.2.3", "h3: release 1.2.3", "h2: release 1.2.3"]
-    assert not listed.steps[0].gated, "the link alone changes nothing that runs"
+    steps = rolling.release_steps(World(), "1.2.3")
+    links = [step for step in steps if ": use " in step.name]
+    assert [step.name for step in links] == ["h1: use 1.2.3", "h3: use 1.2.3", "h2: use 1.2.3"]
+    assert not any(step.gated for step in links), "the link alone changes nothing that runs"
+    assert len(steps) > len(links)
 
 
 def test_a_restart_can_be_of_some_hosts_only() -> None:
