@@ -9,6 +9,7 @@ Thin tasks over plain functions (fastcache/runbook): here is only how they look 
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 import json
 import os
@@ -34,6 +35,7 @@ from fastcache.runbook import audit as ledger_of_cluster
 from fastcache.runbook import chaos as breaking
 from fastcache.runbook import handover, playbooks, rolling, snapshots, support
 from fastcache.runbook import status as looking
+from fastcache.runbook.fleet import Fleet
 from fastcache.runbook.hands import Hands
 from fastcache.runbook.operation import Consent, Operation, Step, carry_out, ourselves
 from fastcache.runbook.ssh import OverSsh, describe, program
@@ -123,11 +125,17 @@ def in_words() -> Iterator[None]:
         raise Exit("\n".join(lines), error.exit_code) from None
 
 
+@functools.cache
+def described(env: str) -> Fleet:
+    """The fleet of an inventory; asked once, also for several tasks in a row."""
+    return describe(PROJECT, env)
+
+
 @contextlib.contextmanager
 def reaching(env: str, *, echo: bool = True) -> Iterator[OverSsh]:
     """Hands on the fleet of an inventory, and the end of all connections."""
     with in_words():
-        hands = OverSsh(PROJECT, describe(PROJECT, env), echo=echo)
+        hands = OverSsh(PROJECT, described(env), echo=echo)
         try:
             yield hands
         finally:
@@ -494,7 +502,7 @@ def restore_drill(
 ) -> None:  # fmt: skip
     """Restore the newest backup into a throwaway cluster here: does all come back, and how fast?"""
     with in_words(), tempfile.TemporaryDirectory(prefix="fastcache-drill-") as scratch:
-        directory = snapshots.found_backup(describe(PROJECT, env), kept_in(into), backup)
+        directory = snapshots.found_backup(described(env), kept_in(into), backup)
         cluster = snapshots.Throwaway(fastcache, Path(scratch) / "cluster", port or free_ports(40))
         found = snapshots.drill(directory, cluster, nodes, time.monotonic)
         told(found, output, lambda: say([f"{name}: {value}" for name, value in found.items()]))

@@ -21,7 +21,7 @@ LOCK_SECONDS = 120.0
 GATE_SECONDS = 300.0
 #: A cluster that is not well when a task begins gets this long: something may just have ended.
 FIRST_GATE_SECONDS = 20.0
-CONFLICT = 409
+CONFLICT, FAULT = 409, 500
 
 
 @dataclass(frozen=True)
@@ -203,8 +203,10 @@ class Lock:
         """Fail when it is not ours any more. It is asked for, not assumed."""
         if not self.lost:
             try:
-                persist(self.hands, self.renew)
+                persist(self.hands, self.renew, self.seconds)
             except RefusedError as error:
+                if error.status >= FAULT:
+                    raise  # nobody leads: that says nothing of the lock
                 self.lost = error.message
         if self.lost:
             raise LockedError(
@@ -256,7 +258,7 @@ def persist(hands: Hands, act: Callable[[], Any], seconds: float = 30.0) -> None
         try:
             act()
         except (UnreachableError, RefusedError) as error:
-            passing = not isinstance(error, RefusedError) or error.status >= 500
+            passing = not isinstance(error, RefusedError) or error.status >= FAULT
             if not passing or hands.now() >= deadline:
                 raise
             hands.sleep(0.5)

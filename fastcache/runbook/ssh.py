@@ -9,6 +9,7 @@ import contextlib
 import http.client
 import itertools
 import json
+import logging
 import os
 import shlex
 import shutil
@@ -35,7 +36,9 @@ from fastcache.runbook.hands import (
     checked,
 )
 
-CONNECT_SECONDS = 15
+CONNECT_SECONDS = 30
+#: Reading an inventory takes seconds; on a machine that is busy with other things, minutes.
+DESCRIBE_SECONDS = 600
 MOST_REDIRECTS = 3
 PIECE = 1 << 16
 LOCAL = "local"
@@ -56,15 +59,21 @@ def describe(project: Path, environment: str) -> Fleet:
             "-e",
             f"into={into}",
         ]
-        done = subprocess.run(
-            command,
-            cwd=project,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-            env=plain_environment(),
-        )
+        try:
+            done = subprocess.run(
+                command,
+                cwd=project,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=DESCRIBE_SECONDS,
+                env=plain_environment(),
+            )
+        except subprocess.TimeoutExpired:
+            raise FastCacheError(
+                f"Ansible did not read the inventory {environment} within {DESCRIBE_SECONDS} s",
+                f"try it alone: ansible-inventory -i {inventory} --list",
+            ) from None
         if not into.exists():
             said = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
             raise FastCacheError(
@@ -380,6 +389,8 @@ def connected(host: Host) -> Any:
     import fabric  # noqa: PLC0415  (half a second, and only who reaches out needs it)
     import paramiko  # noqa: PLC0415
 
+    # Paramiko's threads log what we tell in words of our own.
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL + 1)
     known_hosts, gateway = options_of(host)
     connection = fabric.Connection(
         host.address,

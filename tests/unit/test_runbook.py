@@ -107,6 +107,27 @@ def test_a_task_whose_lock_was_broken_stops_before_its_next_step() -> None:
     assert world.kept.lock.owner == "bob@b", "the lock of the other one is not released"
 
 
+def test_while_no_health_service_leads_the_task_waits_and_then_says_so() -> None:
+    world = World()
+    listed = operation(world, "a", "b")
+    import dataclasses
+
+    act = listed.steps[0].act
+
+    def act_and_fall() -> str:
+        found = act()
+        world.down = True
+        return found
+
+    first = dataclasses.replace(listed.steps[0], act=act_and_fall, gated=False)
+    begun = world.time
+    with pytest.raises(UnreachableError, match="does not answer"):
+        carry_out(dataclasses.replace(listed, steps=(first, listed.steps[1])), world, Quiet(), YES)
+    assert world.time - begun >= 30
+    assert did(world) == ["a"]
+    assert world.kept.lock, "it could not be given back, and runs out by itself"
+
+
 def msgspec_replace(listed: Operation, first: object, act: object) -> Operation:
     import dataclasses
 
