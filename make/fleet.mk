@@ -38,3 +38,7 @@ lint-fleet: dev-tools ## Judge playbooks, roles and Terraform
 ROLE ?= fastcache_node
 molecule: bundle ## Test one role on a lab host of its own (ROLE=fastcache_node; needs root)
 	@cd roles/$(ROLE) && PATH="$(CURDIR)/.venv/bin:$$PATH" molecule test
+
+.PHONY: test-fleet-long
+test-fleet-long: dev-tools debug ## The runbook on lab hosts (needs root, a quarter of an hour)
+	@echo "==> Tests: fleet_long"; $(PYTHON) -m pytest -q tests/fleet_long $(ARGS)
