@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+# Keys are spread over so many slots, in every Redis Cluster and here.
+SLOTS = 16384
+
 
 class Health(StrEnum):
     """What is known of a process."""

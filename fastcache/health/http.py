@@ -22,7 +22,7 @@ from fastcache.health.registry import Id, Kind, Member, Record
 from fastcache.health.replication import RefusedError
 from fastcache.health.roles import Wish
 from fastcache.health.store import DeposedError
-from fastcache.model import Health
+from fastcache.model import SLOTS, Health
 
 LONGEST_BODY = 1 << 20
 LONGEST_TOPOLOGY = 16 << 20
@@ -79,6 +79,8 @@ class HandOver(msgspec.Struct, forbid_unknown_fields=True):
 
     node: Id
     to: Annotated[str, Meta(max_length=128)] = ""
+    # Only these of its slots, as a topology lists them: 0-99,105.
+    slots: Annotated[str, Meta(max_length=100_000)] = ""
     force: bool = False
     plan: bool = False
 
@@ -416,7 +418,7 @@ class Face:
             told = await body(request, HandOver)
             if orderly and told.force:
                 raise HTTPException(400, "a switchover loses nothing: force is for a failover")
-            wish = Wish(told.node, told.to, told.force)
+            wish = Wish(told.node, told.to, told.force, slots_from(told.slots))
             try:
                 if told.plan:
                     events = self.service.replication.planned(wish)
@@ -501,6 +503,20 @@ def number(request: Request, name: str, default: int) -> int:
     if not text.isdecimal() or len(text) > 18:
         raise HTTPException(400, f"{name} must be a number")
     return int(text)
+
+
+def slots_from(text: str) -> frozenset[int]:
+    """The slots of `0-99,105`."""
+    slots: list[int] = []
+    for part in text.split(",") if text else ():
+        first, dash, last = part.partition("-")
+        known = first.isdecimal() and (last.isdecimal() or not dash) and len(part) <= 11
+        low, high = (int(first), int(last or first)) if known else (1, 0)
+        # In rising order, so that the list is never longer than there are slots.
+        if not (slots[-1] if slots else -1) < low <= high < SLOTS:
+            raise HTTPException(400, f"slots are numbers below {SLOTS}, rising, such as 0-99,105")
+        slots.extend(range(low, high + 1))
+    return frozenset(slots)
 
 
 async def whole(request: Request, longest: int) -> bytes:

@@ -78,12 +78,17 @@ def after_row(before: Link | None, row: Link, at: float) -> Link:
 class Wish:
     """What an operator asked for: `node` gives up its slots, to `to` where that is given.
 
-    `force` takes a copy that is not in sync as well: what it lacks is lost.
+    `force` takes a copy that is not in sync as well: what it lacks is lost. `slots`: only those of its slots.
     """
 
     node: str
     to: str = ""
     force: bool = False
+    slots: frozenset[int] = frozenset()
+
+    def means(self, group: "Group") -> bool:
+        """Whether the wish is about these slots."""
+        return self.node == group.main and (not self.slots or self.slots.issuperset(slots_in(group.ranges)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +248,7 @@ class Assignment:
 
     def promoted(self, group: Group) -> Group:
         """A main that is gone hands over to the best of its copies; without one the slots stay with it."""
-        wished = self.view.wish is not None and self.view.wish.node == group.main
+        wished = self.view.wish is not None and self.view.wish.means(group)
         if not wished and (self.view.paused or not (self.gone(group.main) or self.restarted(group.main))):
             return group
         heir = self.heir(group, self.view.wish if wished else None)
@@ -385,7 +390,7 @@ def assign(before: Document, view: View, place: Place) -> Decision:
     work = Assignment(view, runs, before.get("epoch", 0))
     groups = [without_strangers(group, view) for group in groups_of(before.get("slots", ()))]
     decided: list[Group] = []
-    for group in groups:
+    for group in cut(groups, view.wish):
         after = work.promoted(work.demoted(group))
         # One step at a time: who has just changed places has not spoken under this topology yet.
         decided.append(work.joined(after) if after == group else after)
@@ -404,6 +409,16 @@ def assign(before: Document, view: View, place: Place) -> Decision:
         for name, node in view.nodes.items()
     }
     return Decision(as_slots(decided), seen, merged(work.events))
+
+
+def cut(groups: list[Group], wish: Wish | None) -> Iterable[Group]:
+    """The groups, those apart that a wish is about only in part."""
+    for group in groups:
+        slots = set(slots_in(group.ranges))
+        within = slots & wish.slots if wish and wish.node == group.main else slots
+        for part in (within, slots - within):
+            if part:
+                yield replace(group, ranges=text_of(part)) if part != slots else group
 
 
 def joined_up(groups: Iterable[Group]) -> list[Group]:

@@ -210,6 +210,21 @@ def test_an_operator_moves_a_main_to_a_copy_in_sync_and_to_another_only_by_force
     assert {one["ranges"]: one["main"] for one in after.slots} == {"0-9": "a", "10-19": "c"}
 
 
+def test_an_operator_moves_only_the_slots_he_names() -> None:
+    before = document(group("a", "b"), group("a", "c", "", "10-19"), group("b", "a", "", "20-29"))
+    wish = Wish("a", "b", slots=frozenset((3, 4, 12, 25)))
+    after = decide(before, View(nodes(), strict=True, wish=wish))
+    assert {one["ranges"]: one["main"] for one in after.slots} == {
+        "0-2,5-9": "a",
+        "10-19": "a",
+        "3-4": "b",
+        "20-29": "b",
+    }
+    # Slots that b does not hold, or that are not a's, stay; and then the topology is word for word the same.
+    wish = Wish("a", "b", slots=frozenset((12, 25)))
+    assert decide(before, View(nodes(), strict=True, wish=wish)).slots == before["slots"]
+
+
 def test_who_stays_away_is_replaced_and_goes_once_the_new_copy_is_in_sync() -> None:
     def on_c(slots: list[Document], away: frozenset[str]) -> list[Document]:
         assert away == {"b"}

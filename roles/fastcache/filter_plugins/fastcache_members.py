@@ -83,6 +83,11 @@ def endpoint(member: Mapping[str, Any]) -> str:
     return f"{member['address']}:{member['port']}"
 
 
+def url(member: Mapping[str, Any]) -> str:
+    """Where a service speaks HTTP."""
+    return f"http://{endpoint(member)}"
+
+
 class FilterModule:
     """Registers the filters with Ansible."""
 
@@ -93,5 +98,6 @@ class FilterModule:
             "fastcache_addresses": addresses,
             "fastcache_endpoint": endpoint,
             "fastcache_rack": rack,
+            "fastcache_url": url,
             "fastcache_weak_secrets": weak_secrets,
         }

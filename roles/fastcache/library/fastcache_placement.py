@@ -1,0 +1,257 @@
+#!/usr/bin/python
+"""Ask the health service to change who serves which slots, and wait until that is so.
+
+    state: away   copies on other hosts take over from these nodes, so that they may stop
+    state: back   every slot has its copies in sync again, and these nodes serve their share of the slots
+    flags         features of the running cluster are as given
+
+All are asked by what is true in the topology, so an interrupted run is finished by the next, and one with
+nothing to do changes nothing. Without replication there are no copies, and nothing is asked.
+"""
+
+import json
+import time
+import urllib.error
+import urllib.request
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = r"""
+module: fastcache_placement
+short_description: Let copies take over from nodes, or give these their share back
+options:
+  health:
+    description: URLs of the health services; whichever of them leads is asked.
+    type: list
+    elements: str
+    required: true
+  nodes:
+    description: Ids of the nodes.
+    type: list
+    elements: str
+    default: []
+  state:
+    description: away before they stop, back when they run again.
+    type: str
+    choices: [away, back]
+  flags:
+    description: Features by name, each on or off.
+    type: dict
+  key_file:
+    description: File on the host with the admin key of the health services.
+    type: path
+    default: /etc/fastcache/secrets/admin-key
+  seconds:
+    description: How long to wait for it; copying much data takes a while.
+    type: float
+    default: 600
+"""
+
+EXAMPLES = r"""
+- name: Let copies on other hosts take over
+  fastcache_placement:
+    state: away
+    nodes: [node-h1-7001]
+    health: ["http://198.18.0.11:8080"]
+"""
+
+RETURN = r"""
+moved:
+  description: What changed hands, as {from, to, slots}.
+  type: list
+  returned: always
+"""
+
+#: Between two looks at the cluster.
+PAUSE = 0.25
+#: No request takes longer; a switchover holds writes for three seconds at most.
+REQUEST_SECONDS = 10
+
+Document = dict[str, Any]
+
+
+class NotYetError(Exception):
+    """What was asked for is not so yet, and why; time may help."""
+
+
+class Health:
+    """The health service that leads."""
+
+    def __init__(self, urls: list[str], key_file: str) -> None:
+        self.urls, self.key_file = urls, key_file
+
+    def ask(self, path: str, body: Document | None = None) -> Any:
+        """The leader's answer; a refusal is told in its own words."""
+        failures = []
+        for url in self.urls:
+            try:
+                leader = self.call(url + "/leader")["leader"]
+                if not leader:
+                    raise NotYetError("no health service leads at the moment")
+                return self.call(leader + path, body)
+            except OSError as error:
+                failures.append(f"{url}: {getattr(error, 'reason', error)}")
+        raise NotYetError("; ".join(failures) or "there is no health service")
+
+    def call(self, url: str, body: Document | None = None) -> Any:
+        request = urllib.request.Request(url, headers={"Content-Type": "application/json"})  # noqa: S310
+        if body is not None:
+            request.data = json.dumps(body).encode()
+            with open(self.key_file, encoding="utf-8") as file:
+                request.add_header("X-Admin-Key", file.read().strip())
+        try:
+            with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as reply:  # noqa: S310
+                return json.load(reply)
+        except urllib.error.HTTPError as error:
+            raise NotYetError(said(error)) from None
+
+
+def said(error: urllib.error.HTTPError) -> str:
+    try:
+        return str(json.load(error)["error"])
+    except (ValueError, KeyError, TypeError):
+        return f"status {error.code}"
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "health": {"type": "list", "elements": "str", "required": True},
+            "nodes": {"type": "list", "elements": "str", "default": []},
+            "state": {"type": "str", "choices": ["away", "back"]},
+            "flags": {"type": "dict"},
+            "key_file": {"type": "path", "default": "/etc/fastcache/secrets/admin-key", "no_log": False},
+            "seconds": {"type": "float", "default": 600},
+        },
+        required_one_of=[("state", "flags")],
+        supports_check_mode=True,
+    )
+    given = module.params
+    health = Health(given["health"], given["key_file"])
+    moved: list[Document] = []
+    changed = False
+    deadline = time.monotonic() + given["seconds"]
+    while True:
+        try:
+            if given["flags"] and switch(health, given["flags"], module.check_mode):
+                changed = True
+            if module.check_mode:
+                # What would be moved depends on what is true when it is done.
+                break
+            if given["state"] == "away":
+                leave(health, given["nodes"], moved)
+            elif given["state"] == "back":
+                come_back(health, given["nodes"], moved)
+            break
+        except (NotYetError, OSError) as error:
+            if module.check_mode:
+                break  # There is no cluster yet: a plan for bare hosts.
+            if time.monotonic() > deadline:
+                module.fail_json(msg=explained(given, str(error)), moved=moved)
+            time.sleep(PAUSE)
+    module.exit_json(changed=changed or bool(moved), moved=moved)
+
+
+def explained(given: dict[str, Any], why: str) -> str:
+    if given["state"] is None:
+        return f"the cluster's features could not be switched: {why}"
+    what = (
+        "no copies could take over from" if given["state"] == "away" else "not whole again after the start:"
+    )
+    return (
+        f"{what} {', '.join(given['nodes'])}: {why}. `fastcache status` and GET /replication tell more. "
+        "To go on without copies, so that clients miss keys: -e fastcache_hand_over=false"
+    )
+
+
+def switch(health: Health, flags: dict[str, bool], only_look: bool) -> bool:
+    """Features as wanted; says whether one was not."""
+    now = set(health.ask("/topology")["flags"])
+    wrong = {name: bool(wanted) for name, wanted in flags.items() if bool(wanted) != (name in now)}
+    if wrong and not only_look:
+        health.ask("/flags", wrong)
+    return bool(wrong)
+
+
+def leave(health: Health, nodes: list[str], moved: list[Document]) -> None:
+    """Every slot of these nodes goes to a copy elsewhere."""
+    told = health.ask("/replication")
+    if not told["replication"] or not told["replicas"]:
+        return
+    for node in nodes:
+        if told["mains"].get(node):
+            done = health.ask("/switchover", {"node": node})
+            moved.extend({"from": node, "to": one["new"], "slots": one["slots"]} for one in done["to"])
+    left = {node: count for node in nodes if (count := health.ask("/replication")["mains"].get(node))}
+    if left:
+        raise NotYetError(
+            ", ".join(f"{count} slots of {node} have no copy in sync" for node, count in left.items())
+        )
+
+
+def come_back(health: Health, nodes: list[str], moved: list[Document]) -> None:
+    """Copies whole, then an even share for these nodes."""
+    told = health.ask("/replication")
+    if not told["replication"] or not told["replicas"]:
+        return
+    if told["slotsWithoutReplica"]:
+        raise NotYetError(f"{told['slotsWithoutReplica']} slots have no copy in sync")
+    step = next_step(health.ask("/topology"), nodes)
+    while step is not None:
+        giver, taker, slots = step
+        health.ask("/switchover", {"node": giver, "to": taker, "slots": ranges(slots)})
+        moved.append({"from": giver, "to": taker, "slots": len(slots)})
+        following = next_step(health.ask("/topology"), nodes)
+        if following == step:
+            raise NotYetError(f"{giver} keeps slots that {taker} should have")
+        step = following
+
+
+def next_step(topology: Document, nodes: list[str]) -> tuple[str, str, list[int]] | None:
+    """Who gives which slots to whom, for the node that lacks most and the one with most to spare; pure."""
+    weights = {node["id"]: node.get("weight", 100) for node in topology["nodes"]}
+    serving = dict.fromkeys(weights, 0)
+    held: dict[tuple[str, str], list[int]] = {}
+    for group in topology["slots"]:
+        slots = slots_in(group["ranges"])
+        serving[group["main"]] = serving.get(group["main"], 0) + len(slots)
+        for copy in group["replicas"]:
+            if copy not in group.get("learners", ()):
+                held.setdefault((group["main"], copy), []).extend(slots)
+    whole, heavy = sum(serving.values()), sum(weights.values())
+    if not heavy:
+        return None
+    share = {node: whole * weight / heavy for node, weight in weights.items()}
+    spare = {node: serving[node] - -(-share[node] // 1) for node in weights}
+    for taker in sorted(set(nodes) & set(weights), key=lambda node: serving[node] - share[node]):
+        lack = int(share[taker]) - serving[taker]
+        for giver in sorted(weights, key=lambda node: -spare[node]):
+            count = min(lack, int(spare[giver]), len(held.get((giver, taker), ())))
+            if count > 0:
+                return giver, taker, sorted(held[giver, taker])[:count]
+    return None
+
+
+def slots_in(text: str) -> list[int]:
+    """The slots of `0-99,105`."""
+    found: list[int] = []
+    for part in text.split(",") if text else ():
+        first, _, last = part.partition("-")
+        found.extend(range(int(first), int(last or first) + 1))
+    return found
+
+
+def ranges(slots: list[int]) -> str:
+    """Slots as `0-99,105`."""
+    runs: list[list[int]] = []
+    for slot in slots:
+        if runs and runs[-1][1] == slot - 1:
+            runs[-1][1] = slot
+        else:
+            runs.append([slot, slot])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+if __name__ == "__main__":
+    main()
