@@ -81,6 +81,8 @@ class HandOver(msgspec.Struct, forbid_unknown_fields=True):
     to: Annotated[str, Meta(max_length=128)] = ""
     # Only these of its slots, as a topology lists them: 0-99,105.
     slots: Annotated[str, Meta(max_length=100_000)] = ""
+    # Seconds for which it is nobody's copy either, or until it starts anew: it is about to stop.
+    leave: Annotated[float, Meta(ge=0, le=3600)] = 0
     force: bool = False
     plan: bool = False
 
@@ -117,7 +119,6 @@ def application(service: Service) -> Starlette:
         ("/proxies", "POST", face.register("proxy")),
         ("/nodes/{id}", "DELETE", face.unregister("node")),
         ("/proxies/{id}", "DELETE", face.unregister("proxy")),
-        ("/reports", "POST", face.reports),
         ("/placement", "POST", face.placement),
         ("/topology", "PUT", face.restore),
         ("/grants", "POST", face.grants),
@@ -132,6 +133,8 @@ def application(service: Service) -> Starlette:
     ]
     routes = [Route(path, handler, methods=["GET"]) for path, handler in reading]
     routes += [Route(path, face.guarded(handler), methods=[method]) for path, method, handler in changing]
+    # Proxies have no admin key, and a report changes nothing: it only brings a check forward.
+    routes.append(Route("/reports", face.on_the_leader(face.reports), methods=["POST"]))
     from fastcache.health import operators  # noqa: PLC0415  (it stands on what is below)
 
     routes += operators.routes(service, face.guarded)
@@ -319,12 +322,22 @@ class Face:
     def guarded(self, handler: Handler) -> Handler:
         """Changes need the admin key where one is set, and the leader."""
 
+        led = self.on_the_leader(handler)
+
         async def guard(request: Request) -> Response:
             key = self.service.settings.admin_key
             offered = request.headers.get("X-Admin-Key", "")
             if key and not hmac.compare_digest(offered.encode(), key.encode()):
                 self.service.log("warning", "wrong admin key", path=request.url.path, client=client(request))
                 raise HTTPException(401, "X-Admin-Key is missing or wrong")
+            return await led(request)
+
+        return guard
+
+    def on_the_leader(self, handler: Handler) -> Handler:
+        """A follower names the leader."""
+
+        async def led(request: Request) -> Response:
             if not self.service.leading:
                 leader = self.service.leader_url
                 if leader and leader != self.service.settings.url:
@@ -332,7 +345,7 @@ class Face:
                 raise HTTPException(503, "no health service leads at the moment", {"Retry-After": "1"})
             return await handler(request)
 
-        return guard
+        return led
 
     def register(self, kind: Kind) -> Handler:
         """Take in a node or proxy: 201 when it is new or has changed, 200 when it was known."""
@@ -423,6 +436,8 @@ class Face:
                 if told.plan:
                     events = self.service.replication.planned(wish)
                     return json({"plan": [dict(event.fields) for event in events]})
+                if told.leave and orderly:
+                    return json(await self.service.replication.leave(wish, told.leave))
                 return json(await self.service.replication.hand_over(wish, orderly=orderly))
             except RefusedError as error:
                 raise HTTPException(409, str(error)) from None

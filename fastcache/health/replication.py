@@ -57,6 +57,8 @@ class Replication:
         self.events = Events(service.settings.dir)
         self.counts = Counts()
         self.unwilling: dict[str, float] = {}
+        # Nodes that are about to stop: until when that is believed, and the life that is meant.
+        self.leaving: dict[str, tuple[float, str]] = {}
         self.deliveries: dict[str, asyncio.Task[None]] = {}
 
     @property
@@ -84,13 +86,14 @@ class Replication:
     async def listen_for_ever(self) -> None:
         """Between checks, hear those out whose copies are not in sync; notice who stays away too long."""
         known_away: frozenset[str] = frozenset()
+        known_leaving: frozenset[str] = frozenset()
         while True:
             await asyncio.sleep(LISTEN_SECONDS)
             if self.service.leading and self.on:
                 view = self.view()
                 away = frozenset(n for n, node in view.nodes.items() if node.away >= view.replace_after)
-                if away != known_away:
-                    known_away = away
+                if away != known_away or view.leaving != known_leaving:
+                    known_away, known_leaving = away, view.leaving
                     self.service.touch()
                 mains = {
                     group.main
@@ -145,8 +148,19 @@ class Replication:
             replace_after=service.settings.replace_after,
             patience=max(service.pace.timeout, LISTEN_SECONDS),
             wish=wish,
+            leaving=self.still_leaving(),
             now=now,
         )
+
+    def still_leaving(self) -> frozenset[str]:
+        """Who said so not long ago and has not started anew since."""
+        now, runs = self.now(), self.evidence.runs
+        self.leaving = {
+            name: (until, run)
+            for name, (until, run) in self.leaving.items()
+            if now < until and runs.get(name, "") == run
+        }
+        return frozenset(self.leaving)
 
     async def decided(
         self, document: Document, before: Document, wish: Wish | None
@@ -282,6 +296,27 @@ class Replication:
         level = "warning" if kind in {FAILOVER, "grant"} else "info"
         self.service.log(level, kind, **fields)
         self.events.add(time.time(), kind, fields)
+
+    async def leave(self, wish: Wish, seconds: float) -> dict[str, Any]:
+        """Before a node stops in order: copies take over its slots, and nobody waits for those it holds.
+
+        It is nobody's copy for so many seconds, or until it starts anew. Otherwise those who write would wait
+        for it until its silence is noticed.
+        """
+        if not self.on:
+            raise RefusedError("replication is off: there is nobody to hand over to (POST /flags)")
+        name, began = wish.node, time.monotonic()
+        self.leaving[name] = (self.now() + seconds, self.evidence.runs.get(name, ""))
+        try:
+            if any(group.main == name for group in groups_of(self.service.document.get("slots", ()))):
+                return await self.hand_over(wish, orderly=True)
+            async with self.service.one_at_a_time:
+                await self.service.publish()
+        except BaseException:
+            self.leaving.pop(name, None)
+            raise
+        seconds_taken = round(time.monotonic() - began, 3)
+        return {"epoch": self.service.epoch, "from": name, "to": [], "seconds": seconds_taken}
 
     async def hand_over(self, wish: Wish, *, orderly: bool) -> dict[str, Any]:
         """Let copies take over the slots of a node. Orderly: writes are held until they have everything."""

@@ -111,6 +111,8 @@ class View:
     patience: float = 0.3
     resync_patience: float = 2.0
     wish: Wish | None = None
+    # Nodes that are about to stop in order: nobody waits for them any more.
+    leaving: frozenset[str] = frozenset()
     now: float = 0.0
 
 
@@ -238,6 +240,8 @@ class Assignment:
             return True
         if self.silent(name) and (main, name) in self.view.grants:
             return True
+        if name in self.view.leaving:
+            return True
         link = self.view.links.get((main, name))
         if link is None or link.epoch != self.epoch or not link.broken_since:
             return False
@@ -332,7 +336,7 @@ class Assignment:
         replicas, learners = list(group.replicas), list(group.learners)
         for name in group.learners:
             link = self.view.links.get((group.main, name))
-            waits = (group.main, name) in self.view.grants
+            waits = (group.main, name) in self.view.grants or name in self.view.leaving
             if self.gone(name) or self.restarted(name) or waits or link is None:
                 continue
             if link.epoch != self.epoch or not link.in_sync:

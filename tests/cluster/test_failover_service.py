@@ -150,6 +150,20 @@ def test_a_switchover_holds_writes_tells_the_old_main_first_and_lets_go(
     assert {one["how"] for one in events} == {"switchover"}
 
 
+def test_a_node_that_is_about_to_stop_serves_nothing_and_is_nobodys_copy_for_a_while(
+    service: HealthProcess, nodes: dict[str, StandInNode]
+) -> None:
+    status, told, _ = service.ask("POST", "/switchover", {"node": "a", "leave": 2})
+    assert status == 200, told
+    for group in service.topology()["slots"]:
+        assert group["main"] != "a"
+        assert "a" not in group["replicas"]
+    assert service.ask("POST", "/switchover", {"node": "a", "leave": 2})[0] == 200, (
+        "it serves nothing already"
+    )
+    until("it stayed, and is waited for again", lambda: whole(service), 10)
+
+
 def test_a_switchover_that_would_lose_writes_is_refused_and_writes_go_on(
     service: HealthProcess, nodes: dict[str, StandInNode]
 ) -> None:

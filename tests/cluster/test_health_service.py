@@ -235,7 +235,8 @@ def next_event(reply: http.client.HTTPResponse) -> tuple[int, dict[str, Any]]:
 
 
 def test_reports_of_proxies_bring_the_verdict_forward(start: Start, nodes: list[StandIn]) -> None:
-    slow = {"profile": "reference", "interval": 30, "timeout": 1, "suspect-interval": 0.2}
+    # Proxies know no admin key.
+    slow = {"profile": "reference", "interval": 30, "timeout": 1, "suspect-interval": 0.2, "admin-key": "k"}
     proxies = [{"id": f"p{n}", "host": "127.0.0.1", "port": nodes[0].port} for n in (1, 2)]
     service = start(nodes=listed(nodes), proxies=proxies, **slow)
     until("all are up", lambda: all_up(service, 3))

@@ -225,6 +225,17 @@ def test_an_operator_moves_only_the_slots_he_names() -> None:
     assert decide(before, View(nodes(), strict=True, wish=wish)).slots == before["slots"]
 
 
+def test_nobody_waits_for_a_copy_that_is_about_to_stop() -> None:
+    before = document(group("b", "a"), group("a", "b", "", "10-19"))
+    leaving = View(nodes(), leaving=frozenset("a"), wish=Wish("a"))
+    after = decide(before, leaving)
+    assert {one["ranges"]: (one["main"], one["replicas"]) for one in after.slots} == {"0-19": ("b", [])}
+    links = {("b", "a"): link(epoch=EPOCH)}
+    learning = document(group("b", "", "a", "0-19"))
+    assert decide(learning, View(nodes(), links=links, leaving=frozenset("a"))).slots == learning["slots"]
+    assert decide(learning, View(nodes(), links=links)).slots[0]["replicas"] == ["a"], "once it stays"
+
+
 def test_who_stays_away_is_replaced_and_goes_once_the_new_copy_is_in_sync() -> None:
     def on_c(slots: list[Document], away: frozenset[str]) -> list[Document]:
         assert away == {"b"}

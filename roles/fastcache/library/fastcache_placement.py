@@ -68,6 +68,9 @@ PAUSE = 0.25
 #: No request takes longer; a switchover holds writes for three seconds at most.
 REQUEST_SECONDS = 10
 
+#: For so long nobody waits for the copies of a node that is about to stop.
+LEAVE_SECONDS = 60
+
 Document = dict[str, Any]
 
 
@@ -180,14 +183,19 @@ def leave(health: Health, nodes: list[str], moved: list[Document]) -> None:
     if not told["replication"] or not told["replicas"]:
         return
     for node in nodes:
-        if told["mains"].get(node):
-            done = health.ask("/switchover", {"node": node})
+        if node in involved(told):
+            done = health.ask("/switchover", {"node": node, "leave": LEAVE_SECONDS})
             moved.extend({"from": node, "to": one["new"], "slots": one["slots"]} for one in done["to"])
     left = {node: count for node in nodes if (count := health.ask("/replication")["mains"].get(node))}
     if left:
         raise NotYetError(
             ", ".join(f"{count} slots of {node} have no copy in sync" for node, count in left.items())
         )
+
+
+def involved(told: Document) -> set[str]:
+    """Who serves slots or holds copies."""
+    return set(told["mains"]) | {stream["copy"] for stream in told["streams"]}
 
 
 def come_back(health: Health, nodes: list[str], moved: list[Document]) -> None:
