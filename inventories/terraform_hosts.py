@@ -69,12 +69,12 @@ def inventory(made: dict[str, Any]) -> dict[str, Any]:
 
 def ssh_arguments(access: dict[str, Any]) -> str | None:
     """Known host keys only; and the way to hosts that no route leads to."""
-    if not access.get("known_hosts_file"):
-        return None
-    words = [f"-o UserKnownHostsFile={access['known_hosts_file']}", "-o StrictHostKeyChecking=yes"]
+    words = []
+    if access.get("known_hosts_file"):
+        words += [f"-o UserKnownHostsFile={access['known_hosts_file']}", "-o StrictHostKeyChecking=yes"]
     if access.get("proxy_command"):
         words.append(f"-o ProxyCommand='{access['proxy_command']}'")
-    return " ".join(words)
+    return " ".join(words) or None
 
 
 def main() -> None:

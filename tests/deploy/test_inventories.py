@@ -48,6 +48,16 @@ def test_terraform_outputs_become_hosts_in_the_order_of_their_numbers() -> None:
     assert "StrictHostKeyChecking=yes" in host["ansible_ssh_common_args"]
 
 
+def test_hosts_that_exist_are_reached_by_the_users_own_keys_unless_it_is_said_how() -> None:
+    access = dict.fromkeys(MADE["access"]) | {"user": "root"}
+    host = terraform_hosts.inventory(MADE | {"access": access})["_meta"]["hostvars"]["h2"]
+    assert host["ansible_become"] is False
+    assert not {name for name in host if name.startswith("ansible_ssh")}
+    access["proxy_command"] = "ssh -W %h:%p gate"
+    host = terraform_hosts.inventory(MADE | {"access": access})["_meta"]["hostvars"]["h2"]
+    assert host["ansible_ssh_common_args"] == "-o ProxyCommand='ssh -W %h:%p gate'"
+
+
 def test_nothing_applied_yet_means_no_hosts() -> None:
     assert terraform_hosts.inventory({})["all"]["hosts"] == []
 

@@ -86,3 +86,13 @@ def test_an_environment_is_valid_terraform(environment: str, tmp_path: Path) -> 
     run(program, place, "init", "-input=false", "-backend=false", **settings)
     run(program, place, "validate", **settings)
     run(program, "fmt", "-check", "-recursive", "terraform")
+
+
+def test_the_example_environment_tells_hosts_that_exist(tmp_path: Path) -> None:
+    program = shutil.which("terraform") or shutil.which("tofu")
+    if not program:
+        pytest.skip("neither Terraform nor OpenTofu is installed")
+    settings = {"TF_DATA_DIR": str(tmp_path), "TF_CLI_CONFIG_FILE": "/dev/null"}
+    place = "-chdir=terraform/environments/production"
+    run(program, place, "init", "-input=false", **settings)
+    run(program, place, "test", **settings)

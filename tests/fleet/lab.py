@@ -161,6 +161,14 @@ class Lab:
             "-e", "ansible_callback_result_format=json", cwd=PROJECT,
         ).partition(">>\n")[2].strip()  # fmt: skip
 
+    def client(self, *words: str) -> str:
+        """What redis-cli prints for a request to the cluster's address."""
+        password = (self.secrets / "requirepass").read_text().strip()
+        return subprocess.run(
+            ["nsenter", f"--net=/run/netns/fastcache-{NAME}", "redis-cli", "-h", VIP, "-p", "6380", *words],
+            env=self.environment | {"REDISCLI_AUTH": password}, capture_output=True, text=True, check=False,
+        ).stdout.strip()  # fmt: skip
+
     def inside(self, *words: str) -> str:
         """Run a command on this machine, inside the lab's network."""
         return self.run("nsenter", f"--net=/run/netns/fastcache-{NAME}", *words)

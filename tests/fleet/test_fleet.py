@@ -6,6 +6,7 @@ first that fails ends it. Every run of a playbook costs some half a minute: each
 
 import os
 import random
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,13 +110,18 @@ def test_an_upgrade_goes_host_by_host_under_load(lab: Lab) -> None:
     assert lab.on("h4", "readlink /opt/fastcache/current").endswith("-next")
     print(f"upgraded under load: {seen}")
     assert seen["requests"] > 1000
-    # Without replicas the keys of a node are away while it starts again. Nothing else may fail: no
-    # connection, and no other key.
-    others = {
-        why: count for why, count in seen["failures"].items() if not why.startswith("-CLUSTERDOWN node")
-    }
-    assert not others, seen
-    assert seen["failed"] < seen["requests"] / 100, seen
+    assert seen["failed"] == 0, seen
+    # On the way of a request lie five programs, and a busy machine may let each of them oversleep.
+    assert seen["gap"] <= 0.2 + 5 * seen["stall"], seen
+
+
+def test_what_was_written_outlives_a_start_of_all_nodes_at_once(lab: Lab) -> None:
+    lab.client("SET", "outlives:a-start", "of everybody")
+    lab.on("nodes", "systemctl restart fastcache-nodes.target")
+    deadline = time.monotonic() + 60
+    while (found := lab.client("GET", "outlives:a-start")) != "of everybody" and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert found == "of everybody"
 
 
 def test_taking_it_off_wants_the_name_of_the_cluster(lab: Lab) -> None:
