@@ -11,6 +11,9 @@ from pathlib import Path
 
 ROOT = Path("/sys/fs/cgroup")
 LIMITING = ("memory", "pids", "cpu", "cpuacct", "blkio")
+# A group competes with single processes as if it were one. A host is many: without this, a busy machine
+# starves it until its watchdogs bark.
+WEIGHT = {"cpu.shares": "8192", "cpu.weight": "800"}
 SYSTEMD_RUNS_HERE = Path("/run/systemd/system").is_dir()
 
 
@@ -41,6 +44,9 @@ def make(record: Path, machine: str) -> dict[str, Path]:
         record.write_text(json.dumps({name: str(path) for name, path in groups.items()}))
     for path in groups.values():
         path.mkdir(exist_ok=True)
+        for file, weight in WEIGHT.items():
+            if (path / file).exists():
+                (path / file).write_text(weight)
     return groups
 
 
