@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import itertools
 import selectors
 import socket
 import threading
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 KEYS = 50
 PATIENCE = 30.0
+NUMBERS = itertools.count()
 
 
 @dataclass
@@ -68,6 +70,8 @@ class Load(threading.Thread):
     ) -> None:
         super().__init__(daemon=True)
         self.port, self.pause, self.group = port, pause, group
+        # Keys are its own alone: other loads may run beside it.
+        self.name = f"load-{next(NUMBERS)}"
         self.clients = [Client(number) for number in range(clients)]
         self.seen = Seen()
         self.lock = threading.Lock()
@@ -137,7 +141,7 @@ class Load(threading.Thread):
                 return False
             client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             selector.register(client.socket, selectors.EVENT_READ, client)
-        client.key = f"load:{client.number}:{client.turn // 2 % KEYS}"
+        client.key = f"{self.name}:{client.number}:{client.turn // 2 % KEYS}"
         if client.turn % 2:
             words = ("GET", client.key)
         else:
