@@ -356,13 +356,15 @@ class Assignment:
         learners = (*group.learners, *fresh)
         replicas = group.replicas
         keep = set(target)
-        if all(name in group.plain for name in target if name != group.main):
+        others = [name for name in target if name != group.main]
+        if len(others) >= self.view.copies and all(name in group.plain for name in others):
             replicas = tuple(name for name in replicas if name in keep)
             learners = tuple(name for name in learners if name in keep)
-        elif fresh or len(group.copies) > self.view.copies:
-            # A learner that is wanted no more goes at once, unless it is coming: it protects nothing.
+        else:
+            # Until then also one that is down stays a learner: should its main turn out to have lost its
+            # memory, this one may hold what nobody else does. Not for ever, though.
             learners = tuple(
-                name for name in learners if name in keep or name in replicas or not self.gone(name)
+                name for name in learners if name in keep or name in replicas or name not in away
             )
         if fresh:
             self.tell("copy", main=group.main, to=list(fresh), slots=group.ranges)

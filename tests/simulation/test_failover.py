@@ -14,17 +14,18 @@ from tests.simulation.failover_story import MUTANTS, told
 FIRST = int(os.environ.get("FASTCACHE_FIRST_STORY", int(time.time() // 86400) * 100))
 STORIES = int(os.environ.get("FASTCACHE_STORIES", "120"))
 BATCH = 20
-# The rule that is forgotten, the faults that show it, and a seed in which they do.
+SEARCHED = 40
+# The rule that is forgotten, the faults that show it, and a seed from which on they soon do.
 CAUGHT_BY = [
     ("acknowledged-before-replicas", ["isolate"], 0),
     ("goes-on-without-grant", ["isolate"], 3),
     ("alone-without-replicas", ["cut"], 1),
-    ("run-not-checked", ["crash"], 5),
+    ("run-not-checked", ["crash"], 7),
     ("learner-promoted", ["cut", "isolate"], 20),
-    ("epoch-not-checked", ["service-pause", "crash"], 2),
+    ("epoch-not-checked", ["service-pause", "crash"], 3),
     ("no-lease", ["unseen"], 10),
-    ("not-fenced", ["unseen"], 0),
-    ("announce-before-save", ["service", "crash"], 13),
+    ("not-fenced", ["unseen"], 5),
+    ("announce-before-save", ["service", "crash"], 33),
     ("copy-over-replica", ["heir"], 3),
     ("dirty-reads", ["isolate"], 2),
     ("joined-in-one-step", ["heir", "pause"], 7),
@@ -43,8 +44,10 @@ def test_one_seed_is_one_story() -> None:
     assert told(7) != told(8)
 
 
-@pytest.mark.parametrize(("mutant", "kinds", "seed"), CAUGHT_BY, ids=[case[0] for case in CAUGHT_BY])
-def test_a_rule_that_is_forgotten_shows(mutant: str, kinds: list[str], seed: int) -> None:
+@pytest.mark.parametrize(("mutant", "kinds", "first"), CAUGHT_BY, ids=[case[0] for case in CAUGHT_BY])
+def test_a_rule_that_is_forgotten_shows(mutant: str, kinds: list[str], first: int) -> None:
     assert mutant in MUTANTS
-    assert told(seed, mutant, kinds).broken
-    assert not told(seed, "", kinds).broken, "the story itself is sound"
+    # Whatever is changed in the protocol or its model makes other stories of all seeds.
+    caught = next((seed for seed in range(first, first + SEARCHED) if told(seed, mutant, kinds).broken), None)
+    assert caught is not None
+    assert not told(caught, "", kinds).broken, "the story itself is sound"
