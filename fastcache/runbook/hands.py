@@ -77,7 +77,7 @@ class Hands(Protocol):
     def send(self, host: str, content: Path, path: str, *, seconds: float = 600.0) -> None:
         """A file from here, brought to a host (root alone may read it)."""
 
-    def http(self, method: str, path: str, body: object = None, *, seconds: float = 15.0) -> Any:
+    def http(self, method: str, path: str, body: object = None, *, seconds: float = 30.0) -> Any:
         """Ask the health service that leads; changes go with the admin key."""
 
     def talk(self, member: Member, *, seconds: float = 10.0) -> contextlib.AbstractContextManager[Talk]:

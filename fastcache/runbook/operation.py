@@ -166,7 +166,7 @@ def news_of(known: dict[str, Any] | None, operation: Operation, done: frozenset[
             told.append(
                 f"Goes on behind {len(done)} steps that {one['owner']} did{why}; --fresh begins anew."
             )
-        elif mine:
+        elif mine and one["arguments"] != operation.arguments:
             told.append(f"An unfinished {one['task']} of {one['owner']} had other arguments; it is replaced.")
         else:
             told.append(

@@ -244,7 +244,7 @@ class OverSsh:
         channel.settimeout(seconds)
         return channel
 
-    def http(self, method: str, path: str, body: object = None, *, seconds: float = 15.0) -> Any:
+    def http(self, method: str, path: str, body: object = None, *, seconds: float = 30.0) -> Any:
         """Whoever leads is asked; a follower names the leader."""
         headers = {"Content-Type": "application/json"}
         if method != "GET":
