@@ -190,8 +190,9 @@ class Lock:
             try:
                 self.renew()
             except RefusedError as error:
-                self.lost = error.message
-                return
+                if error.status < FAULT:
+                    self.lost = error.message
+                    return
             except FastCacheError:
                 continue
 

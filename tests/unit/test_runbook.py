@@ -416,3 +416,33 @@ def test_an_audit_that_was_tampered_with_is_found(tmp_path: object) -> None:
     for _ in range(6):
         world.note(world.kept, "forged", {})
     assert "written anew" in audit.checked(world, file)["wrong"]
+
+
+def test_the_thread_that_renews_the_lock_takes_a_missing_leader_for_no_loss() -> None:
+    import threading
+
+    from fastcache.runbook.hands import RefusedError
+    from fastcache.runbook.operation import Lock
+
+    answers = [
+        RefusedError("nobody leads", 503),
+        UnreachableError("no answer"),
+        None,
+        RefusedError("passed on", 409),
+    ]
+    asked = threading.Event()
+
+    class Service(World):
+        def http(self, method: str, path: str, body: object = None, *, seconds: float = 30.0) -> object:
+            answer = answers.pop(0)
+            if not answers:
+                asked.set()
+            if answer:
+                raise answer
+            return {}
+
+    lock = Lock(Service(), 1, frozenset(), 0.03)
+    lock.thread.start()
+    assert asked.wait(20)
+    lock.thread.join(20)
+    assert lock.lost == "passed on"
