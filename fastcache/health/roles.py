@@ -238,8 +238,6 @@ class Assignment:
         """Whether a replica holds its main up."""
         if self.gone(name) or self.restarted(name):
             return True
-        if self.silent(name) and (main, name) in self.view.grants:
-            return True
         if name in self.view.leaving:
             return True
         link = self.view.links.get((main, name))
