@@ -143,7 +143,8 @@ def crash_the_heir(world: World, seconds: float) -> None:
         return
     slot, rest = next(iter(slots_in(group.ranges))), world.dice.uniform(0.0, 0.4)
     until = world.now + 2.5
-    world.crash(group.main, 2.0 + seconds)
+    # Shorter than `replace_after`: who is away for longer is given up, and with it what it alone may hold.
+    world.crash(group.main, 2.0 + seconds / 5)
 
     def look() -> None:
         heir = by_slot(world.store.document["slots"])[slot].main
