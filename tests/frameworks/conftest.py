@@ -1,4 +1,4 @@
-"""One node for the frameworks, and the programs that they run beside us."""
+"""A node and a fleet of four for the frameworks, and the programs that they run beside us."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.conformance.fleet import start_fleet
 from tests.conformance.servers import Server, start_ours
 
 if TYPE_CHECKING:
@@ -21,16 +22,17 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120.0
 
 
-@pytest.fixture(scope="session")
-def shared_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    server = start_ours(tmp_path_factory.mktemp("frameworks"))
+@pytest.fixture(scope="session", params=["node", "fleet"])
+def shared_node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    start = start_fleet if request.param == "fleet" else start_ours
+    server = start(tmp_path_factory.mktemp("f"))
     yield server
     server.stop()
 
 
 @pytest.fixture
 def node(shared_node: Server) -> Iterator[Server]:
-    """The node, empty."""
+    """The node, empty; or four nodes behind HAProxy and a proxy, which stand for one."""
     shared_node.clean()
     yield shared_node
     shared_node.hang_up()

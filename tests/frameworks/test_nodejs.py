@@ -6,8 +6,14 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.conformance.fleet import Fleet
+
+if TYPE_CHECKING:
+    from tests.conformance.servers import Server
 
 HERE = Path(__file__).parent / "nodejs"
 CACHE = Path(__file__).resolve().parents[2] / ".venv" / "nodejs"
@@ -36,8 +42,13 @@ def packages() -> Path:
 
 
 @pytest.mark.parametrize("program", sorted(path.name for path in HERE.glob("*.mjs")))
-def test_a_nodejs_program_works_on_a_node(packages: Path, url: str, program: str) -> None:
-    environment = {**os.environ, "FRAMEWORKS_URL": url}
+def test_a_nodejs_program_works_on_a_node(packages: Path, url: str, node: Server, program: str) -> None:
+    prefix = "{bull}" if isinstance(node, Fleet) else "bull"
+    environment = {**os.environ, "FRAMEWORKS_URL": url, "FRAMEWORKS_PREFIX": prefix}
+    if program.startswith("cluster"):
+        if not isinstance(node, Fleet):
+            pytest.skip("for cluster clients there must be a cluster")
+        environment["FRAMEWORKS_NODE"] = f"redis://127.0.0.1:{node.node}"
     ran = subprocess.run(
         ["node", program],
         cwd=packages,
