@@ -83,7 +83,8 @@ system-test:
 .venv/.stamp-up: pyproject.toml tools/prepare.sh | system-up
 	@echo "==> Preparing .venv"
 	@[ -x $(PYTHON) ] && $(PYTHON) -c pass 2>/dev/null || "$$(tools/prepare.sh python)" -m venv --clear .venv
-	@$(PYTHON) -m pip install --quiet $$($(PYTHON) tools/dependencies.py)
+	@$(PYTHON) tools/dependencies.py > .venv/dependencies.txt
+	@$(PYTHON) -m pip install --quiet -r .venv/dependencies.txt
 	@touch $@
 
 dev-tools: .venv/.stamp-test | system-test

@@ -1,6 +1,6 @@
 """Print what must be installed before FastCache itself can be: its build tool and its dependencies.
 
-They are read from pyproject.toml, their one home.
+They are read from pyproject.toml, their one home, and printed as a file of requirements.
 """
 
 import tomllib
