@@ -8,6 +8,7 @@ import pty
 import re
 import select
 import shutil
+import signal
 import struct
 import subprocess
 import termios
@@ -47,6 +48,9 @@ class Terminal:
         self.pid, self.screen = pty.fork()
         if self.pid == 0:
             os.environ["TERM"] = "xterm"
+            # Whoever runs the tests in the background has these ignored, and the program would inherit that.
+            for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)
             # Without a size the line editor asks the terminal for its width, and nobody answers here.
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
             os.execvp("redis-cli", ["redis-cli", "-p", str(node.port), *words])
