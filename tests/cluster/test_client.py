@@ -147,6 +147,9 @@ def test_new_topologies_are_followed_without_a_restart(
             health.ask("POST", "/nodes", {"id": "n4", "host": "127.0.0.1", "port": extra.port})
             until("the client knows it", lambda: "n4" in cache.view.nodes)
             assert cache.view.epoch > epoch
+            # A server that knows no moves is given slots only when somebody else is gone.
+            health.ask("DELETE", "/nodes/n1?listed=removed")
+            until("the client knows that one is gone", lambda: "n1" not in cache.view.nodes)
             cache.set(key_of(cache, "n4"), "here")
             assert len(extra.keys()) == 1
         finally:
