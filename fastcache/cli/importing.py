@@ -1,5 +1,6 @@
 """`fastcache import`: the keys of a Redis or Valkey, from an RDB file or from a server that runs."""
 
+import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -77,6 +78,8 @@ def command(
                 "a password in an address can be read by everybody on this machine",
                 "put it into a file and give --password-file or --source-password-file",
             )
+    # A service manager, or whoever runs it in the background, ends it as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     progress = Progress()
     target = Target(url, password, progress)
     try:

@@ -23,6 +23,8 @@ COPY_SECONDS = 15.0
 PROBE_SECONDS = 1.0
 PAUSE_SECONDS = 0.01
 LINES_OF_LOG = 5
+# How a node without a topology answers CLUSTER commands.
+NO_CLUSTER = b"-ERR This instance has cluster support disabled"
 
 # Called with how many of how many processes are done.
 Progress = Callable[[int, int], None]
@@ -71,7 +73,7 @@ def up(wish: Wish, directory: Path, progress: Progress) -> Raised:
         ports.require_free(endpoint for spec in missing for endpoint in spec.endpoints)
         launch_all(specs, missing, running, directory, progress)
         record.remember(directory, specs)
-        note = await_copies(specs) if missing else ""
+        note = (await_topology(specs) or await_copies(specs)) if missing else ""
         return Raised(specs, missing, time.monotonic() - begun, note)
 
 
@@ -133,6 +135,26 @@ def await_answers(
             raise FastCacheError(f"{names}: no answer after {START_SECONDS:.0f} s", last_words(waiting[0]))
         if waiting:
             time.sleep(PAUSE_SECONDS)
+
+
+def await_topology(specs: Iterable[ProcessSpec]) -> str:
+    """Wait until every node knows its part in the cluster; what to say when that takes long."""
+    specs = tuple(specs)
+    waiting = [spec for spec in specs if spec.kind == "node" and any(one.kind == "health" for one in specs)]
+    deadline = time.monotonic() + COPY_SECONDS
+    while waiting := [spec for spec in waiting if alone(spec)]:
+        if time.monotonic() > deadline:
+            return f"{len(waiting)} nodes have not heard of the cluster yet, such as {waiting[0].name}."
+        time.sleep(5 * PAUSE_SECONDS)
+    return ""
+
+
+def alone(spec: ProcessSpec) -> bool:
+    """Whether a node serves every key itself, because no topology has reached it."""
+    try:
+        return probe.ask(spec.endpoint, "CLUSTER INFO", PROBE_SECONDS).startswith(NO_CLUSTER)
+    except OSError:
+        return True
 
 
 def await_copies(specs: Iterable[ProcessSpec]) -> str:

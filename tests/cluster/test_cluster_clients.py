@@ -21,7 +21,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     whole = Embedded(tmp_path_factory.mktemp("c"), free_ports(50))
     up = whole.whole("--nodes", str(NODES), "--proxies", "1")
     assert up.returncode == 0, up.stderr
-    until(lambda: len({told(whole, index)[b"epoch"] for index in range(NODES)} - {0}) == 1, "all obey")
+    epochs = {told(whole, index)[b"epoch"] for index in range(NODES)}
+    assert 0 not in epochs, "up returns when every node knows the cluster"
+    until(lambda: len({told(whole, index)[b"epoch"] for index in range(NODES)}) == 1, "all obey the same")
     yield whole
     whole.call("down")
 
