@@ -88,7 +88,7 @@ def test_a_killed_proxy_fails_only_what_was_under_way_on_it(cluster: Embedded) -
     assert 0 < seen.failed <= CLIENTS
     assert set(seen.failures) == {"connection lost"}
     if seen.wrong:
-        # Seen about once in three runs; where the second reply comes from is not known yet (docs/reliability.md).
+        # Seen in one run of three; what sends the second reply is not known yet (docs/reliability.md).
         pytest.xfail(f"{seen.wrong} requests on new connections were answered twice")
     assert seen.requests > CLIENTS * 10
 
