@@ -166,7 +166,8 @@ class Load(threading.Thread):
                 client.socket.close()
                 client.socket = None
                 seen.connections_lost += 1
-                return self.fail(client, "connection lost")
+                # Between two requests nothing is lost with it, and the next one is due already.
+                return client.waiting and self.fail(client, "connection lost")
             client.received += received
             if not whole(client.received):
                 return False
