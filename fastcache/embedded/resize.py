@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from fastcache.client import health
 from fastcache.embedded import ports, process, record
 from fastcache.embedded.cluster import STOP_SECONDS, await_answers
-from fastcache.embedded.plan import ProcessSpec, node
+from fastcache.embedded.plan import OWN_TO_A_NODE, ProcessSpec, node
 from fastcache.embedded.record import Running
 from fastcache.embedded.start import start, write_health
 from fastcache.errors import FastCacheError, UsageError
@@ -53,7 +53,7 @@ def add(directory: Path, count: int = 1, port: int | None = None) -> tuple[str, 
             for child in children.values():
                 child.returncode = child.poll() or 0  # They are to outlive us.
         record.write(directory, tuple(entries))
-        rewrite(entries)
+        rewrite(directory, entries)
     for spec in specs:
         member = {"id": spec.name, "host": spec.endpoint.host, "port": spec.endpoint.port}
         health.call(url, "POST", "/nodes", {**member, "unix": spec.unix})
@@ -74,13 +74,14 @@ def next_ports(entries: list[Running], nodes: list[ProcessSpec], count: int, por
 
 def like(model: ProcessSpec, port: int, directory: Path, url: str) -> ProcessSpec:
     """A node set as `model` is, on another port."""
-    own = {"port", "unixsocket", "dir", "node-id", "health", "topology-file"}
-    return node(port, directory, tuple(pair for pair in model.settings if pair[0] not in own), url)
+    shared = tuple(pair for pair in model.settings if pair[0] not in OWN_TO_A_NODE)
+    return node(port, directory, shared, url)
 
 
-def rewrite(entries: list[Running]) -> None:
-    """Write the health service's file anew: its next start lists these members."""
+def rewrite(directory: Path, entries: list[Running]) -> None:
+    """What starts next, also after `down`, is made of these members; the health service's file lists them."""
     specs = tuple(entry.spec for entry in entries)
+    record.remember(directory, specs)
     for spec in specs:
         if spec.kind == "health":
             write_health(spec, specs)
@@ -95,7 +96,7 @@ def forget(directory: Path, name: str) -> None:
         if not gone:
             raise UsageError(f"there is no node {name} in {directory}", "'fastcache status' lists them")
         rest = [entry for entry in entries if entry not in gone]
-        rewrite(rest)
+        rewrite(directory, rest)
         health.call(url, "DELETE", f"/nodes/{name}?listed=removed")
         process.stop((entry.identity for entry in gone), STOP_SECONDS)
         record.write(directory, tuple(rest))

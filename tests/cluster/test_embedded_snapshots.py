@@ -76,3 +76,18 @@ def test_what_was_written_is_there_after_down_and_up(embedded: Embedded) -> None
     assert up.returncode == 0, up.stderr
     assert "3 nodes, the health service, 1 proxy" in up.stdout
     check(redis.Redis(port=embedded.port_of("proxy"), socket_timeout=10, decode_responses=True))
+
+
+def test_nodes_that_came_and_went_are_remembered_over_down_and_up(embedded: Embedded) -> None:
+    assert embedded.whole("--nodes", "3", "--proxies", "1").returncode == 0
+    filled(embedded)
+    changes = (("add",), ("remove", f"node-{embedded.port}"))
+    for change, nodes in zip(changes, (4, 3), strict=True):
+        done = embedded.call("node", *change)
+        assert done.returncode == 0, done.stderr
+        assert embedded.call("down").returncode == 0
+        up = embedded.call("up")
+        assert up.returncode == 0, up.stderr
+        assert f"{nodes} nodes, the health service, 1 proxy" in up.stdout
+        check(redis.Redis(port=embedded.port_of("proxy"), socket_timeout=10, decode_responses=True))
+    assert f"node-{embedded.port}" not in embedded.call("status").stdout
