@@ -1,7 +1,7 @@
 //! CONFIG: settings shown, changed while the node runs, and written back to its file.
 
 use super::fault::{Done, Fault};
-use super::keys::glob;
+use super::glob::glob;
 use super::settings::{ALIASES, Name, SETTINGS, Settings};
 use super::table::{Command, Handler, flag};
 use super::{Ctx, Engine, config_file, server, tls};

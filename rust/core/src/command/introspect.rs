@@ -4,7 +4,7 @@
 //! worked out from the rows, so that a new row needs nothing here.
 
 use super::fault::{Done, Fault};
-use super::keys::glob;
+use super::glob::glob;
 use super::syntax::{self, Argument};
 use super::table::{self, Begin, Command, Find, Handler, KeySpec, KeyUse, OVERWRITE, READ, READ_UPDATE, flag};
 use super::{Ctx, server};

@@ -2,7 +2,8 @@
 
 use super::Ctx;
 use super::fault::Fault;
-use super::keys::{ScanOptions, glob};
+use super::glob::glob;
+use super::keys::ScanOptions;
 use crate::resp::{Args, Reply};
 use crate::store::random::Random;
 

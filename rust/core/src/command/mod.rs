@@ -22,6 +22,7 @@ pub mod dump;
 pub mod engine;
 pub mod fault;
 pub mod geo;
+pub mod glob;
 pub mod hashes;
 pub mod hyperloglog;
 pub mod info;

@@ -314,7 +314,7 @@ pub fn tell(
         heard += 1;
     }
     let matching: Vec<(Box<[u8]>, Vec<Token>)> =
-        engine.patterns.iter().filter(|(pattern, _)| super::keys::glob(pattern, channel, false)).cloned().collect();
+        engine.patterns.iter().filter(|(pattern, _)| super::glob::glob(pattern, channel, false)).cloned().collect();
     for (pattern, tokens) in matching {
         for token in tokens {
             send(engine, serving.as_deref_mut(), out.as_deref_mut(), token, &[b"pmessage", &pattern, channel, message]);
@@ -391,7 +391,7 @@ fn write_matching(ctx: &mut Ctx<'_>, args: &Args<'_>, names: &[Box<[u8]>]) -> Do
     }
     let pattern = args.get(2);
     let wanted: Vec<_> =
-        names.iter().filter(|name| pattern.is_none_or(|pattern| super::keys::glob(pattern, name, false))).collect();
+        names.iter().filter(|name| pattern.is_none_or(|pattern| super::glob::glob(pattern, name, false))).collect();
     ctx.out.array(wanted.len());
     for name in wanted {
         ctx.out.bulk(name);

@@ -3,7 +3,7 @@
 //! A request is allowed when one selector allows all of it: the command, its keys and its channels.
 
 use super::rights::Rights;
-use crate::command::keys::glob;
+use crate::command::glob::glob;
 use crate::command::table::{KeyUse, count};
 use sha2::{Digest, Sha256};
 

@@ -8,7 +8,7 @@ use super::registry::{Libraries, News, name_of};
 use super::running::Running;
 use super::{KEYS, KEYS_RO, answer, busy_kill, judge, within};
 use crate::command::fault::{Done, Fault};
-use crate::command::keys::glob;
+use crate::command::glob::glob;
 use crate::command::table::{Command, Handler, flag};
 use crate::command::{Ctx, server};
 use crate::resp::{Args, Reply};
