@@ -133,7 +133,7 @@ def application(service: Service) -> Starlette:
     ]
     routes = [Route(path, handler, methods=["GET"]) for path, handler in reading]
     routes += [Route(path, face.guarded(handler), methods=[method]) for path, method, handler in changing]
-    # Proxies have no admin key, and a report decides nothing: it counts only beside a check of ours that fails.
+    # Proxies have no admin key, and a report decides nothing: it counts beside a failed check of ours.
     routes.append(Route("/reports", face.on_the_leader(face.reports), methods=["POST"]))
     from fastcache.health import operators  # noqa: PLC0415  (it stands on what is below)
 
