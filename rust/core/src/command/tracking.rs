@@ -10,7 +10,7 @@ use super::settings::Name;
 use super::table::{Command, flag};
 use super::{Ctx, Engine};
 use crate::resp::{Args, Reply};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 /// How a client's reads are tracked.
 #[derive(Clone, Debug, Default)]
@@ -27,9 +27,11 @@ pub struct Tracking {
     pub said: bool,
     /// The number of the client that is told in its place; zero for none.
     pub redirect: u64,
+    /// Where that client is.
+    pub redirect_to: Option<Token>,
     /// That client has gone.
     pub broken_redirect: bool,
-    /// In broadcast mode: of which keys it is told; all when there are none.
+    /// In broadcast mode: of which keys it is told; the empty prefix for all.
     pub prefixes: Vec<Box<[u8]>>,
 }
 
@@ -37,6 +39,8 @@ pub struct Tracking {
 #[derive(Default)]
 pub struct Tracker {
     clients: Vec<(Token, u64)>,
+    /// How many of them are in broadcast mode.
+    broadcasters: usize,
     readers: HashMap<Box<[u8]>, Vec<(Token, u64)>>,
     changed: HashMap<Box<[u8]>, u64>,
 }
@@ -58,10 +62,10 @@ impl Tracker {
         self.readers.len()
     }
 
-    /// How many prefixes clients in broadcast mode have named.
+    /// How many different prefixes clients in broadcast mode have named.
     pub fn prefixes(&self, clients: &super::client::Clients) -> usize {
-        let named = |token: Token| clients.get(token)?.tracking.as_ref().map(|tracking| tracking.prefixes.len());
-        self.clients.iter().filter_map(|&(token, _)| named(token)).sum()
+        let named = |token: Token| Some(&clients.get(token)?.tracking.as_ref()?.prefixes);
+        self.clients.iter().filter_map(|&(token, _)| named(token)).flatten().collect::<HashSet<_>>().len()
     }
 
     /// How many readings are remembered.
@@ -106,9 +110,7 @@ pub fn changed(engine: &mut Engine, serving: Option<&mut Client>, key: &[u8]) {
         return;
     }
     let by = serving.as_ref().map_or(0, |client| client.id);
-    let broadcasts = |client: &Client| client.tracking.as_ref().is_some_and(|tracking| tracking.broadcast);
-    let any = serving.as_deref().is_some_and(broadcasts) || engine.clients.iter().any(broadcasts);
-    if any {
+    if engine.tracking.broadcasters > 0 {
         engine.tracking.changed.insert(key.into(), by);
     }
     let mut serving = serving;
@@ -146,9 +148,8 @@ pub fn broadcast(engine: &mut Engine) {
         if !tracking.broadcast {
             continue;
         }
-        let everything: Vec<Box<[u8]>> = vec![Box::default()];
-        let prefixes = if tracking.prefixes.is_empty() { &everything } else { &tracking.prefixes };
-        let groups: Vec<Vec<&[u8]>> = prefixes
+        let groups: Vec<Vec<&[u8]>> = tracking
+            .prefixes
             .iter()
             .map(|prefix| {
                 changed
@@ -173,7 +174,8 @@ fn tell(engine: &mut Engine, serving: Option<&mut Client>, who: (Token, u64), ke
     };
     let Some(client) = told else { return };
     let resp3 = client.resp3;
-    let redirect = client.tracking.as_ref().map_or(0, |tracking| tracking.redirect);
+    let (redirect, at) =
+        client.tracking.as_ref().map_or((0, None), |tracking| (tracking.redirect, tracking.redirect_to));
     if redirect == 0 {
         if resp3 {
             let message = message(true, true, keys);
@@ -183,10 +185,9 @@ fn tell(engine: &mut Engine, serving: Option<&mut Client>, who: (Token, u64), ke
     }
     let target = match serving.as_deref() {
         Some(client) if client.id == redirect => Some((client.token, client.resp3, client.subscriptions() > 0)),
-        _ => engine
-            .clients
-            .iter()
-            .find(|client| client.id == redirect && !client.dead)
+        _ => at
+            .and_then(|token| engine.clients.get(token))
+            .filter(|client| client.id == redirect && !client.dead)
             .map(|client| (client.token, client.resp3, client.subscriptions() > 0)),
     };
     match target {
@@ -244,9 +245,10 @@ fn send(engine: &mut Engine, serving: Option<&mut Client>, token: Token, message
 
 /// Track a client no longer.
 pub fn stop(engine: &mut Engine, client: &mut Client) {
-    if client.tracking.take().is_none() {
+    let Some(tracking) = client.tracking.take() else {
         return;
-    }
+    };
+    engine.tracking.broadcasters -= usize::from(tracking.broadcast);
     engine.tracking.clients.retain(|&(token, _)| token != client.token);
     if engine.tracking.clients.is_empty() {
         engine.tracking = Tracker::default();
@@ -266,11 +268,12 @@ pub fn tracking(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
                 return Err(Fault::new("ERR A client can only redirect to a single other client"));
             }
             let id = args.integer(at)?;
-            let there = ctx.client.id as i64 == id || ctx.engine.clients.iter().any(|client| client.id as i64 == id);
-            if !there {
+            let other = || ctx.engine.clients.iter().find(|client| client.id as i64 == id).map(|client| client.token);
+            let there = if ctx.client.id as i64 == id { Some(ctx.client.token) } else { other() };
+            if there.is_none() {
                 return Err(Fault::new("ERR The client ID you want redirect to does not exist"));
             }
-            wanted.redirect = id as u64;
+            (wanted.redirect, wanted.redirect_to) = (id as u64, there);
         } else if args.is(at, "BCAST") {
             wanted.broadcast = true;
         } else if args.is(at, "OPTIN") {
@@ -323,11 +326,16 @@ fn turn_on(ctx: &mut Ctx<'_>, wanted: Tracking) -> Done {
     }
     let old = before.map(|before| before.prefixes.clone()).unwrap_or_default();
     check_overlaps(&old, &wanted.prefixes)?;
-    if ctx.client.tracking.is_none() {
+    let said = before.is_some_and(|before| before.said);
+    if before.is_none() {
         ctx.engine.tracking.clients.push((ctx.client.token, ctx.client.id));
+        ctx.engine.tracking.broadcasters += usize::from(wanted.broadcast);
     }
-    let prefixes = old.into_iter().chain(wanted.prefixes).collect();
-    ctx.client.tracking = Some(Box::new(Tracking { prefixes, ..wanted }));
+    let everything: Box<[u8]> = Box::default();
+    let everything =
+        (wanted.broadcast && wanted.prefixes.is_empty() && !old.contains(&everything)).then_some(everything);
+    let prefixes = old.into_iter().chain(wanted.prefixes).chain(everything).collect();
+    ctx.client.tracking = Some(Box::new(Tracking { prefixes, said, ..wanted }));
     ctx.engine.tell_gone_if_needed();
     Ok(())
 }
