@@ -27,12 +27,39 @@ def password_from(_context: click.Context, option: click.Parameter, path: Path |
     return lines[0]
 
 
+def address(value: str) -> str:
+    """The address, once it is known to be one; HOST:PORT is as good as redis://HOST:PORT."""
+    url = value if "://" in value else f"redis://{value}"
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme == "unix" or (parts.scheme in ("redis", "rediss") and parts.port != 0)
+    except ValueError:  # The port is no number, or too large.
+        good = False
+    if not good:
+        raise UsageError(
+            f"{value} is no address of a server",
+            "say HOST:PORT, redis://HOST:PORT, rediss://... or unix://...",
+        )
+    return url
+
+
+def address_from(_context: click.Context, _option: click.Parameter, value: str) -> str:
+    """What an option names."""
+    return address(value)
+
+
 password_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @click.command("import")
 @click.argument("source")
-@click.option("--to", "url", default=DEFAULT_TARGET, show_default=True, help="A node, a proxy, or HAProxy.")
+@click.option(
+    "--to",
+    default=DEFAULT_TARGET,
+    show_default=True,
+    callback=address_from,
+    help="A node, a proxy, or HAProxy: HOST:PORT or an address.",
+)
 @click.option(
     "--password-file", "password", type=password_file, callback=password_from, help="Of the target."
 )
@@ -55,7 +82,7 @@ password_file = click.Path(exists=True, dir_okay=False, path_type=Path)
 def command(
     *,
     source: str,
-    url: str,
+    to: str,
     password: str | None,
     source_password: str | None,
     replace: bool,
@@ -72,8 +99,10 @@ def command(
     from fastcache.importer.live import import_live
     from fastcache.importer.target import Target
 
-    for address in (url, source):
-        if "://" in address and urlsplit(address).password:
+    if "://" in source:
+        address(source)
+    for url in (to, source):
+        if "://" in url and urlsplit(url).password:
             raise UsageError(
                 "a password in an address can be read by everybody on this machine",
                 "put it into a file and give --password-file or --source-password-file",
@@ -81,7 +110,7 @@ def command(
     # A service manager, or whoever runs it in the background, ends it as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     progress = Progress()
-    target = Target(url, password, progress)
+    target = Target(to, password, progress)
     try:
         target.check()
         with telling(progress) as shown:

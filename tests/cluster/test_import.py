@@ -187,3 +187,10 @@ def test_what_cannot_be_followed_ends_in_a_sentence(embedded: Embedded, source: 
     assert absent.returncode == 1
     spoken = run(f"redis://:secret@127.0.0.1:{source.port}", "--to", to)
     assert spoken.returncode == 2
+    for nonsense in ("ftp://127.0.0.1:1", "127.0.0.1:port", "127.0.0.1:99999"):
+        misspelt = run(f"redis://127.0.0.1:{source.port}", "--to", nonsense)
+        assert misspelt.returncode == 2
+        assert "Traceback" not in misspelt.stderr
+        assert nonsense in misspelt.stderr
+    source.client.config_set("requirepass", "")
+    assert run(f"redis://127.0.0.1:{source.port}", "--to", to.removeprefix("redis://")).returncode == 0
