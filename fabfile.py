@@ -33,7 +33,7 @@ from rich.table import Table
 from fastcache.errors import DEGRADED, FAILED, FastCacheError
 from fastcache.runbook import audit as ledger_of_cluster
 from fastcache.runbook import chaos as breaking
-from fastcache.runbook import handover, playbooks, rolling, snapshots, support
+from fastcache.runbook import handover, moving, playbooks, rolling, snapshots, support
 from fastcache.runbook import status as looking
 from fastcache.runbook.fleet import Fleet
 from fastcache.runbook.hands import Hands
@@ -417,6 +417,33 @@ def drift(_c: Context, env: str = "lab", output: str = "table") -> None:
             "everything is as the inventory says"
         ]
         told(found, output, lambda: say(lines), well=found["well"])
+
+
+# --- who holds what ---------------------------------------------------------------------------------
+
+
+@changing(weights="NODE=PERCENT,...: 100 is a normal share, 0 none; those in force when not given")
+def rebalance(hands: Hands, weights: str = "") -> Operation:
+    """Move slots until every node has its share, while everything serves."""
+    return moving.rebalance(hands, moving.weights_from(weights))
+
+
+@changing(node="who gives up its slots, and gets no more")
+def drain(hands: Hands, node: str) -> Operation:
+    """Move all slots of a node to the others; it stays a member."""
+    return moving.drain(hands, node)
+
+
+@changing(host="a host of the inventory, in the group nodes")
+def add_node(hands: Hands, host: str) -> Operation:
+    """Make a host a member, touching only hosts that must know, and move its share of the slots to it."""
+    return moving.add_node(hands, host)
+
+
+@changing(host="the host that leaves")
+def remove_node(hands: Hands, host: str) -> Operation:
+    """Move the slots of a host to the others, then take it out of the cluster and clean it."""
+    return moving.remove_node(hands, host)
 
 
 # --- who is main ------------------------------------------------------------------------------------

@@ -67,6 +67,8 @@ class Hands(Protocol):
     """Everything a task can do."""
 
     fleet: Fleet
+    #: Say how far a long step is, to whoever looks on.
+    tell: Callable[[str], object]
 
     def run(self, host: str, command: str, *, stdin: bytes = b"", seconds: float = 60.0) -> Outcome:
         """A shell command as root."""

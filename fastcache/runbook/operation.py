@@ -311,6 +311,7 @@ def every_step(
 ) -> None:
     """The steps that are left, each behind a gate."""
     usual = None
+    hands.tell = show.waiting
     if operation.needs_well:
         try:
             gate.wait(hands, FIRST_GATE_SECONDS, without=operation.without, tell=show.waiting)

@@ -19,7 +19,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,7 @@ class OverSsh:
         self.opening: dict[str, threading.Lock] = {name: threading.Lock() for name in fleet.hosts}
         self.secrets: dict[str, str] = {}
         self.leader: Member | None = None
+        self.tell: Callable[[str], object] = lambda _text: None
 
     def close(self) -> None:
         """Hang up everywhere."""

@@ -83,6 +83,13 @@ class World:
     ticks: Callable[["World"], None] = lambda _world: None
     plays: dict[str, Played] = field(default_factory=dict)
     data: dict[str, bytes] = field(default_factory=dict)
+    #: What the health service says of moves, one answer after the other; the last one stays.
+    moves: list[dict[str, Any]] = field(default_factory=list)
+    planned: dict[str, Any] = field(default_factory=dict)
+    told: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.tell: Callable[[str], object] = self.told.append
 
     # --- hands --------------------------------------------------------------------------------------
 
@@ -109,6 +116,10 @@ class World:
     def http(self, method: str, path: str, body: Any = None, *, seconds: float = 15.0) -> Any:
         if self.down:
             raise UnreachableError("health-h1-8080 does not answer")
+        if path == "/rebalance/plan":
+            return self.planned or {"moves": [], "slots": 0, "keys": 0, "bytes": 0, "seconds": 0.0}
+        if path == "/rebalance":
+            return self.moves.pop(0) if len(self.moves) > 1 else self.moves[0]
         if method != "GET" and not (isinstance(body, dict) and body.get("plan")):
             self.calls.append(f"{method} {path}")
         asked = {"/lock": self.shown, "/topology": self.document, "/replication": self.replication,
@@ -122,6 +133,10 @@ class World:
         if path in {"/switchover", "/failover"}:
             plan = [{"old": body["node"], "new": body.get("to") or "node-h2-7001", "slots": 5461, "lost": 0}]
             return {"plan": plan, "to": plan, "from": body["node"], "seconds": 0.01, "epoch": 8}
+        if path == "/rebalance/start":
+            self.calls.append(json.dumps(body["weights"]))
+            self.planned = {}
+            return {}
         if path.startswith(("/lock", "/audit")):
             return self.changed(path, body)
         raise AssertionError(path)
