@@ -123,10 +123,14 @@ class Signals:
 
 
 def serve(
-    node: _core.Node | _core.Proxy, signals: Signals, log: Log, renew: "Callable[[], None] | None" = None
+    node: _core.Node | _core.Proxy,
+    signals: Signals,
+    log: Log,
+    renew: "Callable[[], None] | None" = None,
+    more: "Callable[[], str]" = str,
 ) -> int:
     """Stay until the core has ended, feeding the watchdog only while the core's heartbeat rises. `renew` is
-    called when a signal asks for it, and does not return when it could."""
+    called when a signal asks for it, and does not return when it could; `more` ends the STATUS line."""
     interval = watchdog_interval()
     tick = min(interval, TICK_SECONDS) if interval else TICK_SECONDS
     managed = b"NOTIFY_SOCKET" in posix.environ
@@ -136,13 +140,14 @@ def serve(
         if signals.renew and renew:
             signals.renew = False
             renew()
+            ticks = 0
         if managed:
             beat = node.heartbeat()
             if beat != last_beat:
                 last_beat = beat
                 tell("WATCHDOG=1")
             if ticks % TICKS_PER_STATUS == 0:
-                tell(status_line(node.stats()))
+                tell(status_line(node.stats()) + more())
             ticks += 1
     if signals.stop:
         log.write("info", "stopping", signal=signals.stop)

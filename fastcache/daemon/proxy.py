@@ -44,7 +44,7 @@ def main(name: str, settings_descriptor: str) -> int:
     follower.first(own.get("topology", ""))
     if follower.topology:
         proxy.set_topology(follower.topology, here)
-    left = renewal.left()
+    left, renewals = renewal.left(), renewal.Renewals()
     try:
         proxy.start(left)
     except OSError as error:
@@ -56,12 +56,14 @@ def main(name: str, settings_descriptor: str) -> int:
     again = own.get("again", "").split("\n")
     del settings, of_the_core, chosen, own
     gc.collect()
-    tell("READY=1\nSTATUS=serving")
+    tell(f"READY=1\nSTATUS=serving, {renewals}")
     took = int((time.monotonic() - started) * 1000)
     event = "serving" if left is None else "serving on, renewed"
     log.write("info", event, port=port, pid=posix.getpid(), epoch=follower.epoch, start_ms=took)
     _core.rest()
-    code = serve(proxy, signals, log, lambda: renewal.renew(proxy, again, log))
+    code = serve(
+        proxy, signals, log, lambda: renewal.renew(proxy, again, log, renewals), lambda: f", {renewals}"
+    )
     log.write("info", "stopped")
     return code
 

@@ -42,9 +42,16 @@ options:
         description: Whether it starts at boot by itself; instances started by their target do not.
         type: bool
       reload:
-        description: Renew it by a reload, which loses no connection, instead of a restart.
+        description: >-
+          Renew it by a reload, which loses no connection, instead of a restart. A service whose status tells
+          how often it was renewed is waited for.
         type: bool
         default: false
+      reads_at_start:
+        description: Files that a reload does not read again, such as credentials; these take a restart.
+        type: list
+        elements: path
+        default: []
   renew:
     description: >-
       Restart (or reload) units that are out of date; otherwise they are only reported, so that a later play
@@ -71,6 +78,10 @@ stale:
   description: Units that run with older files than are on the host now.
   type: list
   returned: always
+restarts:
+  description: Those of the stale ones that take a restart; a reload does for the others.
+  type: list
+  returned: always
 renewed:
   description: Units that were restarted or reloaded.
   type: list
@@ -83,9 +94,14 @@ UNIT = {
     "state": {"type": "str", "choices": ["started", "stopped"], "default": "started"},
     "enabled": {"type": "bool"},
     "reload": {"type": "bool", "default": False},
+    "reads_at_start": {"type": "list", "elements": "path", "default": []},
 }
 
 PROPERTIES = "ActiveState,UnitFileState,InactiveExitTimestampMonotonic"
+
+#: How a service that renews itself in place tells in its status how often it did, and could not.
+RENEWED = re.compile(r"renewed (\d+) times(?:, refused (\d+) \((.*)\))?")
+RENEWAL_SECONDS = 90
 
 #: Where deployments put units and their drop-ins.
 DEFINITIONS = "/etc/systemd/system"
@@ -115,6 +131,30 @@ class Systemd:
         found = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in blocks]
         return dict(zip(names, found, strict=True))
 
+    def reload(self, name: str) -> None:
+        """Reload it; where it tells how often it was renewed, until it was once more."""
+        before, refused, _ = self.renewals(name)
+        self.do("reload", name)
+        deadline = time.monotonic() + RENEWAL_SECONDS
+        while before is not None:
+            now, refused_now, reason = self.renewals(name)
+            if now is not None and now > before:
+                break
+            if refused_now > refused:
+                self.module.fail_json(msg=f"{name} serves on as it was: {reason}")
+            if time.monotonic() > deadline:
+                self.module.fail_json(
+                    msg=f"{name} was not renewed within {RENEWAL_SECONDS} s; see its journal"
+                )
+            time.sleep(0.1)
+        with open(reload_mark(name), "w", encoding="utf-8"):
+            pass
+
+    def renewals(self, name: str) -> tuple[int | None, int, str]:
+        """How often it was renewed, how often it refused, and why the last time."""
+        said = RENEWED.search(self.do("show", "--property=StatusText", name))
+        return (int(said[1]), int(said[2] or 0), said[3] or "") if said else (None, 0, "")
+
     def learn_definitions(self) -> None:
         """Read the units again when one is younger than the last reading.
 
@@ -135,7 +175,9 @@ def main() -> None:
         supports_check_mode=True,
     )
     units, systemd, act = module.params["units"], Systemd(module), not module.check_mode
-    done: dict[str, list[str]] = {"started": [], "stopped": [], "enabled": [], "stale": [], "renewed": []}
+    done: dict[str, list[str]] = {
+        kind: [] for kind in ("started", "stopped", "enabled", "stale", "restarts", "renewed")
+    }
     if not units:
         module.exit_json(changed=False, **done)
     names = [unit["name"] for unit in units]
@@ -157,12 +199,12 @@ def main() -> None:
                 systemd.do("start", name)
         elif (way := how_to_renew(unit, state)) is not None:
             done["stale"].append(name)
+            if way == "restart":
+                done["restarts"].append(name)
             if module.params["renew"]:
                 done["renewed"].append(name)
                 if act:
-                    systemd.do(way, name)
-                    if way == "reload":
-                        remember_reload(name)
+                    systemd.reload(name) if way == "reload" else systemd.do(way, name)
         enable(unit, state, systemd, act, done)
     changed = bool(done["started"] or done["stopped"] or done["enabled"] or done["renewed"])
     module.exit_json(changed=changed, **done)
@@ -175,7 +217,7 @@ def how_to_renew(unit: dict[str, Any], state: dict[str, str]) -> str | None:
     reads (the unit, its drop-ins) takes a restart; what the program reads, only a reload where it knows how.
     """
     age_of_start = since(state["InactiveExitTimestampMonotonic"])
-    if younger(definitions(unit["name"]), age_of_start):
+    if younger(definitions(unit["name"]) + unit["reads_at_start"], age_of_start):
         return "restart"
     if not unit["reload"]:
         return "restart" if younger(unit["reads"], age_of_start) else None
@@ -210,11 +252,6 @@ def age(path: str) -> float | None:
 
 def reload_mark(name: str) -> str:
     return f"/run/fastcache-reloaded-{name}"
-
-
-def remember_reload(name: str) -> None:
-    with open(reload_mark(name), "w", encoding="utf-8"):
-        pass
 
 
 def enable(
