@@ -24,6 +24,7 @@ OF_THE_CORE = (
     "tls-ca-cert-file",
     "tls-auth-clients",
     "tls-protocols",
+    "tls-cluster",
     "unixsocket",
     "unixsocketperm",
     "node-id",
@@ -116,7 +117,9 @@ class ProxyConfiguration:
     @property
     def name(self) -> str:
         """What the process list and the log call this proxy."""
-        return f"proxy-{dict(self.core).get('port', '6379')}"
+        chosen = dict(self.core)
+        port = chosen.get("port", "6379")
+        return f"proxy-{port if port != '0' else chosen.get('tls-port', port)}"
 
     def for_the_process(self, again: Sequence[str] = ()) -> Settings:
         """All that the lean process gets; its own settings are told from the core's by a prefix. `again` is

@@ -23,8 +23,10 @@ class Nodes:
     def __init__(self, directory: Path, count: int, **settings: str) -> None:
         self.directory = directory
         self.names = [chr(ord("a") + index) for index in range(count)]
-        self.first_port = free_ports(count)
+        self.first_port = free_ports(2 * count)
         self.settings = settings
+        #: Whether nodes speak to one another under TLS; the tests themselves do not.
+        self.secure = settings.get("tls_cluster") == "yes"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.clients: list[redis.Redis] = []
         self.epoch = 0
@@ -33,6 +35,10 @@ class Nodes:
 
     def port(self, name: str) -> int:
         return self.first_port + self.names.index(name)
+
+    def known_port(self, name: str) -> int:
+        """Where the others reach a node."""
+        return self.port(name) + (len(self.names) if self.secure else 0)
 
     def start(self, name: str) -> None:
         """Start a node, or start it again; it answers when this returns."""
@@ -44,6 +50,7 @@ class Nodes:
             "node-id": name,
             "requirepass": PASSWORD,
             "dir": str(home),
+            **({"tls-port": str(self.known_port(name))} if self.secure else {}),
             **{name.replace("_", "-"): value for name, value in self.settings.items()},
         }
         file = home / "node.toml"
@@ -82,7 +89,9 @@ class Nodes:
             "cluster": {"id": "test", "name": "test"},
             "flags": ["replication", *flags],
             "replicas": 1,
-            "nodes": [{"id": name, "host": "127.0.0.1", "port": self.port(name)} for name in self.names],
+            "nodes": [
+                {"id": name, "host": "127.0.0.1", "port": self.known_port(name)} for name in self.names
+            ],
             "slots": [{"ranges": "0-16383", **group} for group in groups],
         }
 

@@ -1,6 +1,7 @@
 """TLS as clients see it: redis-cli and redis-py at a node and a proxy, both sides' certificates, new ones."""
 
 import shutil
+import signal
 import socket
 import ssl
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import redis
 
 from tests.cluster.embedded import PROGRAM, free_ports, until
+from tests.cluster.nodes import Nodes
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 
@@ -242,6 +244,81 @@ def test_a_proxy_speaks_tls_too(node: Server, authority: Authority, tmp_path: Pa
         works(proxy.client(authority))
     finally:
         proxy.stop()
+
+
+def test_a_proxy_speaks_tls_to_nodes_that_know_whom_they_let_in(authority: Authority, tmp_path: Path) -> None:
+    crt, key = authority.sign("member")
+    member = {"tls-cert-file": crt, "tls-key-file": key, "tls-ca-cert-file": authority.certificate}
+    member["tls-cluster"] = "yes"
+    # A node asks for certificates, as it does unless told otherwise: only members come in.
+    node = Server("node", tmp_path, [], **member)
+    nodes = f'nodes = ["one=127.0.0.1:{node.secure_port}"]'
+    proxy = Server("proxy", tmp_path, [nodes], **{"node-timeout": "60000", **member})
+    try:
+        works(proxy.plain)
+        # A renewed one begins its connections anew.
+        proxy.process.send_signal(signal.SIGHUP)
+        works(proxy.plain)
+        peers = {row["addr"].rpartition(":")[0] for row in node.plain.client_list()}
+        assert peers == {"127.0.0.1"}, "by TCP, not by a Unix socket"
+    finally:
+        proxy.stop()
+        node.stop()
+
+
+def test_a_proxy_trusts_only_nodes_that_its_authority_has_signed(
+    authority: Authority, tmp_path: Path
+) -> None:
+    stranger = Authority(tmp_path / "other", "other")
+    crt, key = stranger.sign("stranger")
+    node = Server(
+        "node", tmp_path, [], **{"tls-cert-file": crt, "tls-key-file": key, "tls-auth-clients": "no"}
+    )
+    crt, key = authority.sign("member")
+    member = {"tls-cert-file": crt, "tls-key-file": key, "tls-ca-cert-file": authority.certificate}
+    nodes = f'nodes = ["one=127.0.0.1:{node.secure_port}"]'
+    proxy = Server("proxy", tmp_path, [nodes], **{"tls-cluster": "yes", "failover-wait": "0", **member})
+    try:
+        with pytest.raises(redis.RedisError, match=r"CLUSTERDOWN|does not answer|UNKNOWN|TRYAGAIN"):
+            proxy.plain.set("key", "value")
+        assert node.plain.dbsize() == 0
+    finally:
+        proxy.stop()
+        node.stop()
+
+
+def test_nodes_copy_to_one_another_under_tls(authority: Authority, tmp_path: Path) -> None:
+    crt, key = authority.sign("member")
+    nodes = Nodes(
+        tmp_path, 2, tls_cluster="yes", tls_cert_file=str(crt), tls_key_file=str(key),
+        tls_ca_cert_file=str(authority.certificate),
+    )  # fmt: skip
+    try:
+        main, copy = nodes.client("a"), nodes.client("b")
+        pipeline = main.pipeline(transaction=False)
+        for number in range(2_000):
+            pipeline.set(f"key:{number}", "v" * (number % 300))
+        pipeline.set("large", bytes(range(256)) * 8_000)
+        pipeline.execute()
+        nodes.obey(nodes.topology({"main": "a", "replicas": [], "learners": ["b"]}))
+        until(lambda: nodes.in_sync("a"), "the learner has everything")
+        nodes.obey(nodes.topology({"main": "a", "replicas": ["b"]}))
+        assert main.set("late", "value")
+        until(lambda: nodes.in_sync("a"), "the replica has everything")
+        copy.execute_command("READONLY")
+        assert copy.get("late") == b"value"
+        assert copy.get("large") == bytes(range(256)) * 8_000
+        # New certificates are for new connections; the stream goes on, and a new one begins.
+        main.config_set("tls-cert-file", str(crt))
+        copy.config_set("tls-cert-file", str(crt))
+        for row in main.client_list():
+            if row["name"] == "replica-b":
+                main.client_kill_filter(_id=row["id"])
+        assert main.set("later", "value")
+        until(lambda: nodes.in_sync("a"), "the replica has everything again")
+        assert copy.get("later") == b"value"
+    finally:
+        nodes.end()
 
 
 def test_a_node_without_a_good_certificate_does_not_start(tmp_path: Path) -> None:

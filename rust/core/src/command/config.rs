@@ -112,8 +112,8 @@ fn set(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     }
     // Certificates are read anew whenever one of their settings is set, be it to the same path.
     if let Some((_, name, _)) = wanted.iter().find(|(index, ..)| tls::concerns(SETTINGS[*index].name)) {
-        match tls::acceptor(&ctx.engine.settings) {
-            Ok(acceptor) => ctx.engine.tls = acceptor,
+        match tls::Tls::of(&ctx.engine.settings) {
+            Ok(tls) => ctx.engine.tls = tls,
             Err(wrong) => {
                 for (index, value) in &before {
                     let _ = ctx.engine.settings.put(*index, value);

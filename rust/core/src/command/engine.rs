@@ -15,8 +15,8 @@ pub struct Engine {
     pub store: Store,
     /// The settings in force.
     pub settings: Settings,
-    /// Begins TLS on connections; `None` where no port speaks it.
-    pub tls: Option<crate::net::tls::Acceptor>,
+    /// Begins TLS on connections.
+    pub tls: super::tls::Tls,
     /// Clients but for the one being served.
     pub clients: Clients,
     /// Who may do what.
@@ -206,7 +206,7 @@ impl Engine {
             holding: Vec::new(),
             promotion: None,
             errands: None,
-            tls: None,
+            tls: super::tls::Tls::default(),
             tail: crate::stream::tail::Tail::default(),
             copies: crate::stream::copy::Copies::default(),
             keeper: None,

@@ -81,6 +81,7 @@ settings! {
     tls_ca_cert_file "tls-ca-cert-file" Kind::Text, "", run, "Certificates of those who sign clients' certificates (PEM).";
     tls_auth_clients "tls-auth-clients" Kind::Choice(&["no", "yes", "optional"]), "yes", run, "Whether clients must show a certificate.";
     tls_protocols "tls-protocols" Kind::Text, "", run, "TLSv1.2, TLSv1.3 or both; empty for both.";
+    tls_cluster "tls-cluster" Kind::Boolean, "no", start, "Whether connections to nodes, for routing and for copies, are under TLS; their port then is one that speaks it.";
     unixsocket "unixsocket" Kind::Text, "", start, "Path of a Unix socket to listen on besides; empty for none.";
     unixsocketperm "unixsocketperm" Kind::Text, "700", start, "Access mode of the Unix socket, octal.";
     dir "dir" Kind::Text, ".", run, "Directory for snapshots and the log; . for none: all is in memory only.";

@@ -1,7 +1,7 @@
 //! Connections that we open: started without waiting, told by the poll when they stand.
 
 use super::Moved;
-use rustix::fd::OwnedFd;
+use rustix::fd::{AsFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
 use std::io;
@@ -38,8 +38,8 @@ fn started(result: Result<(), Errno>) -> io::Result<()> {
 }
 
 /// Whether a connection that was begun stands now; [`Moved::Gone`] when it failed.
-pub fn outcome(socket: &OwnedFd) -> Moved {
-    match sockopt::socket_error(socket) {
+pub fn outcome(socket: impl AsFd) -> Moved {
+    match sockopt::socket_error(socket.as_fd()) {
         Ok(Ok(())) => Moved::Bytes(0),
         _ => Moved::Gone,
     }

@@ -1,19 +1,23 @@
-//! A client's connection: its socket, with TLS over it or without.
+//! A connection: its socket, with TLS over it or without.
 //!
 //! Whoever reads and writes need not know which. What both keep to: a read that brings less than was asked for has
 //! taken all that the socket held, and a write that brought [`Moved::NotNow`] is tried again with the same bytes
 //! first.
 
 use super::Moved;
-use super::tls::{Acceptor, Session};
+use super::tls::{Acceptor, Connector, Session};
 use rustix::fd::{AsFd, BorrowedFd, OwnedFd};
+use rustls::client::UnbufferedClientConnection;
+use rustls::server::UnbufferedServerConnection;
 
 /// See the module's page.
 pub enum Stream {
     /// Bytes as they are.
     Plain(OwnedFd),
-    /// Bytes under TLS.
-    Secure(OwnedFd, Box<Session>),
+    /// Bytes under TLS, from whom we accepted.
+    Secure(OwnedFd, Box<Session<UnbufferedServerConnection>>),
+    /// Bytes under TLS, from whom we connected to.
+    SecureOut(OwnedFd, Box<Session<UnbufferedClientConnection>>),
 }
 
 impl From<OwnedFd> for Stream {
@@ -26,7 +30,7 @@ impl AsFd for Stream {
     #[inline]
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
-            Stream::Plain(socket) | Stream::Secure(socket, _) => socket.as_fd(),
+            Stream::Plain(socket) | Stream::Secure(socket, _) | Stream::SecureOut(socket, _) => socket.as_fd(),
         }
     }
 }
@@ -37,34 +41,56 @@ impl Stream {
         Ok(Stream::Secure(socket, Box::new(acceptor.session()?)))
     }
 
+    /// TLS over a socket with which we connect to `host`, where there is a connector.
+    pub fn outgoing(socket: OwnedFd, host: &str, connector: Option<&Connector>) -> std::io::Result<Stream> {
+        match connector {
+            Some(connector) => Ok(Stream::SecureOut(socket, Box::new(connector.session(host)?))),
+            None => Ok(Stream::Plain(socket)),
+        }
+    }
+
+    /// Whether what is written now can reach the other side: not before TLS stands. Until then a write only helps to
+    /// begin it, and is tried again after what was read.
+    #[inline]
+    pub fn stands(&self) -> bool {
+        match self {
+            Stream::Plain(_) => true,
+            Stream::Secure(_, session) => session.stands(),
+            Stream::SecureOut(_, session) => session.stands(),
+        }
+    }
+
     /// Read what has arrived into `buffer`.
     #[inline]
     pub fn read(&mut self, buffer: &mut [u8]) -> Moved {
         match self {
             Stream::Plain(socket) => super::read(socket, buffer),
             Stream::Secure(socket, session) => session.read(socket, buffer),
+            Stream::SecureOut(socket, session) => session.read(socket, buffer),
         }
     }
 
     /// Read what has arrived behind what `buffer` holds, at most `most` bytes.
     pub fn read_more(&mut self, buffer: &mut Vec<u8>, most: usize) -> Moved {
-        match self {
-            Stream::Plain(socket) => super::read_more(socket, buffer, most),
-            Stream::Secure(socket, session) => {
-                let before = buffer.len();
-                buffer.resize(before + most, 0);
-                let moved = session.read(socket, &mut buffer[before..]);
-                buffer.truncate(before + if let Moved::Bytes(count) = moved { count } else { 0 });
-                moved
-            }
+        if let Stream::Plain(socket) = self {
+            return super::read_more(socket, buffer, most);
         }
+        let before = buffer.len();
+        buffer.resize(before + most, 0);
+        let moved = self.read(&mut buffer[before..]);
+        buffer.truncate(before + if let Moved::Bytes(count) = moved { count } else { 0 });
+        moved
     }
 
     /// Bytes that were read from the socket and found no room with the reader: it must read again, whatever the
     /// socket says. (Who reads until less comes than was asked for does so anyway.)
     #[inline]
     pub fn holds_more(&self) -> bool {
-        matches!(self, Stream::Secure(_, session) if session.holds_more())
+        match self {
+            Stream::Plain(_) => false,
+            Stream::Secure(_, session) => session.holds_more(),
+            Stream::SecureOut(_, session) => session.holds_more(),
+        }
     }
 
     /// Write as much of `bytes` as the socket takes.
@@ -73,14 +99,18 @@ impl Stream {
         match self {
             Stream::Plain(socket) => super::write(socket, bytes),
             Stream::Secure(socket, session) => session.write(socket, bytes),
+            Stream::SecureOut(socket, session) => session.write(socket, bytes),
         }
     }
 }
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        if let Stream::Secure(socket, session) = self {
-            session.say_goodbye(socket); // So that the peer can tell an end from a cut.
+        // So that the peer can tell an end from a cut.
+        match self {
+            Stream::Plain(_) => {}
+            Stream::Secure(socket, session) => session.say_goodbye(socket),
+            Stream::SecureOut(socket, session) => session.say_goodbye(socket),
         }
     }
 }

@@ -1,16 +1,17 @@
-//! TLS over clients' sockets, by rustls. It is told which bytes came and says which to send; sockets stay here.
+//! TLS over sockets, by rustls: those that were accepted and those that we connect. It is told which bytes came and says which to send; sockets stay here.
 //!
 //! Records are taken apart where they lie, in a buffer that all connections of a thread share; a connection keeps only
 //! a record that is not whole, and what its reader had no room for.
 
 use super::Moved;
 use rustix::fd::OwnedFd;
+use rustls::client::UnbufferedClientConnection;
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{UnbufferedServerConnection, WebPkiClientVerifier};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus};
-use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion, version};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion, version};
 use std::cell::RefCell;
 use std::io;
 use std::sync::Arc;
@@ -61,10 +62,7 @@ impl Acceptor {
             if choices.authority.is_empty() {
                 return Err("tls-ca-cert-file must be set, or tls-auth-clients be no".into());
             }
-            let mut known = RootCertStore::empty();
-            for certificate in certificates(choices.authority)? {
-                known.add(certificate).map_err(|error| format!("{}: {error}", choices.authority))?;
-            }
+            let known = authorities(choices.authority)?;
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(known), provider);
             let verifier =
                 if choices.clients == Certificates::Optional { verifier.allow_unauthenticated() } else { verifier };
@@ -80,18 +78,54 @@ impl Acceptor {
     }
 
     /// TLS on one connection, not yet begun.
-    pub fn session(&self) -> io::Result<Session> {
-        let connection = UnbufferedServerConnection::new(Arc::clone(&self.0)).map_err(io::Error::other)?;
-        Ok(Session {
-            connection,
-            partial: Vec::new(),
-            plain: Vec::new(),
-            out: Vec::new(),
-            taken: 0,
-            established: false,
-            ended: false,
-        })
+    pub fn session(&self) -> io::Result<Session<UnbufferedServerConnection>> {
+        Ok(Session::of(UnbufferedServerConnection::new(Arc::clone(&self.0)).map_err(io::Error::other)?))
     }
+}
+
+/// Begins TLS on connections that we open. Who answers must have a certificate for the address that was asked for, and
+/// is shown ours.
+#[derive(Clone)]
+pub struct Connector(Arc<ClientConfig>);
+
+impl Connector {
+    /// Read the files and check that they fit together. The error says what is wrong with which.
+    pub fn new(choices: &Choices<'_>) -> Result<Connector, String> {
+        if choices.authority.is_empty() {
+            return Err("tls-ca-cert-file must be set for tls-cluster".into());
+        }
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&versions(choices.protocols)?)
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(authorities(choices.authority)?);
+        if choices.certificate.is_empty() || choices.key.is_empty() {
+            return Ok(Connector(Arc::new(builder.with_no_client_auth())));
+        }
+        let key = PrivateKeyDer::from_pem_file(choices.key).map_err(|error| format!("{}: {error}", choices.key))?;
+        let config = builder
+            .with_client_auth_cert(certificates(choices.certificate)?, key)
+            .map_err(|error| format!("{} and {}: {error}", choices.certificate, choices.key))?;
+        Ok(Connector(Arc::new(config)))
+    }
+
+    /// TLS on one connection to `host`; what begins it waits to be sent.
+    pub fn session(&self, host: &str) -> io::Result<Session<UnbufferedClientConnection>> {
+        let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
+        let connection = UnbufferedClientConnection::new(Arc::clone(&self.0), name).map_err(io::Error::other)?;
+        let mut session = Session::of(connection);
+        match session.take(&mut [], &mut [], &mut 0) {
+            Ok(_) => Ok(session),
+            Err(Over) => Err(io::Error::other("TLS cannot be begun")),
+        }
+    }
+}
+
+fn authorities(path: &str) -> Result<RootCertStore, String> {
+    let mut known = RootCertStore::empty();
+    for certificate in certificates(path)? {
+        known.add(certificate).map_err(|error| format!("{path}: {error}"))?;
+    }
+    Ok(known)
 }
 
 fn certificates(path: &str) -> Result<Vec<CertificateDer<'static>>, String> {
@@ -127,9 +161,31 @@ thread_local! {
     static SHARED: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
+/// One of the two sides of a connection, as rustls has them.
+pub trait Side {
+    /// What it keeps.
+    type Data;
+    /// Hand over what came, and learn what is next.
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+}
+
+impl Side for UnbufferedServerConnection {
+    type Data = rustls::server::ServerConnectionData;
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(incoming)
+    }
+}
+
+impl Side for UnbufferedClientConnection {
+    type Data = rustls::client::ClientConnectionData;
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(incoming)
+    }
+}
+
 /// TLS on one connection.
-pub struct Session {
-    connection: UnbufferedServerConnection,
+pub struct Session<C: Side> {
+    connection: C,
     partial: Vec<u8>, // A record that has not come whole.
     plain: Vec<u8>,   // What was read and found no room.
     out: Vec<u8>,     // Records that the socket did not take yet.
@@ -141,7 +197,24 @@ pub struct Session {
 /// The connection is broken or over.
 struct Over;
 
-impl Session {
+impl<C: Side> Session<C> {
+    fn of(connection: C) -> Session<C> {
+        Session {
+            connection,
+            partial: Vec::new(),
+            plain: Vec::new(),
+            out: Vec::new(),
+            taken: 0,
+            established: false,
+            ended: false,
+        }
+    }
+
+    /// Whether both sides know each other, so that bytes can be written.
+    pub fn stands(&self) -> bool {
+        self.established
+    }
+
     /// See [`super::stream::Stream::read`].
     pub fn read(&mut self, socket: &OwnedFd, buffer: &mut [u8]) -> Moved {
         let mut got = self.plain.len().min(buffer.len());
@@ -202,8 +275,7 @@ impl Session {
     fn take(&mut self, incoming: &mut [u8], buffer: &mut [u8], got: &mut usize) -> Result<usize, Over> {
         let mut used = 0;
         loop {
-            let UnbufferedStatus { mut discard, state, .. } =
-                self.connection.process_tls_records(&mut incoming[used..]);
+            let UnbufferedStatus { mut discard, state, .. } = self.connection.process(&mut incoming[used..]);
             let mut idle = false;
             match state {
                 Ok(ConnectionState::ReadTraffic(mut state)) => {
@@ -248,7 +320,7 @@ impl Session {
                 Ok(_) => idle = true, // It waits for more bytes.
                 Err(_) => {
                     // The peer is told why, as far as that can be put into a record.
-                    let status = self.connection.process_tls_records(&mut []);
+                    let status = self.connection.process(&mut []);
                     if let Ok(ConnectionState::EncodeTlsData(mut state)) = status.state {
                         let before = self.out.len();
                         self.out.resize(before + 256, 0);
@@ -295,12 +367,13 @@ impl Session {
     pub fn write(&mut self, socket: &OwnedFd, bytes: &[u8]) -> Moved {
         if self.taken == 0 {
             if !self.established {
-                return Moved::NotNow;
+                // Who connects begins.
+                return if self.send(socket).is_err() { Moved::Gone } else { Moved::NotNow };
             }
             let part = &bytes[..bytes.len().min(MOST)];
             let before = self.out.len();
             let mut room = part.len() + (part.len() / RECORD + 1) * OVERHEAD;
-            let status = self.connection.process_tls_records(&mut []);
+            let status = self.connection.process(&mut []);
             let Ok(ConnectionState::WriteTraffic(mut state)) = status.state else { return Moved::Gone };
             loop {
                 self.out.resize(before + room, 0);
@@ -329,7 +402,7 @@ impl Session {
         if !self.established || self.ended || !self.out.is_empty() {
             return;
         }
-        if let Ok(ConnectionState::WriteTraffic(mut state)) = self.connection.process_tls_records(&mut []).state {
+        if let Ok(ConnectionState::WriteTraffic(mut state)) = self.connection.process(&mut []).state {
             let mut record = [0; 256];
             if let Ok(count) = state.queue_close_notify(&mut record) {
                 super::write(socket, &record[..count]);

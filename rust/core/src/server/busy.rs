@@ -124,7 +124,7 @@ fn turn(
         } else if ready.key < FIRST_CLIENT {
             outside.listeners.borrow(|listeners| {
                 let Some(listener) = listeners.get(ready.key as usize) else { return };
-                while let Ok(Some(peer)) = listener.accept(300, engine.tls.as_ref()) {
+                while let Ok(Some(peer)) = listener.accept(300, engine.tls.acceptor.as_ref()) {
                     EventLoop::welcome(engine, poll, connections, peer);
                 }
             });

@@ -16,6 +16,7 @@ use crate::command::settings::Name;
 use crate::command::{Engine, blocking};
 use crate::net::{Interest, Listener, Moved, Peer, Poll, Stream, Waker};
 use crate::persist;
+use crate::replication::Role;
 use crate::resp::{Reply, RequestParser};
 use crate::store::keyspace::Whereabouts;
 use serving::{Pending, first_key};
@@ -177,7 +178,7 @@ impl EventLoop {
         // A bounded number at a time: a storm of connections must not starve who is connected.
         for _ in 0..64 {
             let keepalive = self.engine.settings.number(Name::tcp_keepalive) as u64;
-            match self.listeners[index].accept(keepalive, self.engine.tls.as_ref()) {
+            match self.listeners[index].accept(keepalive, self.engine.tls.acceptor.as_ref()) {
                 Ok(Some(peer)) => Self::welcome(&mut self.engine, &self.poll, &mut self.connections, peer),
                 // Out of descriptors, say: those who wait are served when some are free again.
                 Ok(None) | Err(_) => return,
@@ -249,7 +250,7 @@ impl EventLoop {
         self.engine.stats.reads += 1;
         let from = self.gathered.len() * PIECE;
         match connection.socket.read(&mut self.shared_input[from..from + PIECE]) {
-            Moved::NotNow => {}
+            Moved::NotNow => self.begin_stream(token),
             Moved::Gone => self.close(token),
             Moved::Bytes(count) => {
                 self.engine.stats.input_bytes += count as u64;
@@ -321,6 +322,14 @@ impl EventLoop {
         }
     }
 
+    /// What came was no more than the beginning of TLS: on a connection of ours the question follows it now.
+    fn begin_stream(&mut self, token: Token) {
+        let ours = |client: &Client| client.stream == Some(Role::Sink) && !client.pending.is_empty();
+        if self.engine.clients.get_mut(token).is_some_and(|client| ours(client)) {
+            self.send_pending(token);
+        }
+    }
+
     fn readable(&mut self, token: Token, ended: bool) {
         let Some(connection) = self.connections.get_mut(token as usize).and_then(Option::as_mut) else {
             return;
@@ -340,7 +349,7 @@ impl EventLoop {
             connection.socket.read_more(&mut connection.input, asked)
         };
         match moved {
-            Moved::NotNow => {}
+            Moved::NotNow => self.begin_stream(token),
             Moved::Gone => self.close(token),
             Moved::Bytes(count) => {
                 self.engine.stats.input_bytes += count as u64;

@@ -8,7 +8,7 @@ use super::event_loop::EventLoop;
 use crate::command::client::{Client, Token};
 use crate::command::replicate::{self, steady_ms};
 use crate::command::settings::Name;
-use crate::net::connect;
+use crate::net::{Stream, connect};
 use crate::replication::frames::Frame;
 use crate::replication::sink::Greeting;
 use crate::replication::source::{HEARTBEAT_MS, ROOM};
@@ -68,11 +68,15 @@ impl EventLoop {
         let (membership, replication) = (engine.membership.as_ref()?, engine.replication.as_mut()?);
         let main = replication::main_of(membership, &replication.sinks[at])?;
         let here = membership.me.map(|me| membership.document.nodes()[usize::from(me)].host.as_str());
+        let over_tcp = || {
+            let socket = connect::tcp(&main.host, main.port)?;
+            Stream::outgoing(socket, &main.host, engine.tls.connector.as_ref())
+        };
         let socket = match here {
             Some(here) if here == main.host && !main.unix.is_empty() => {
-                connect::unix(&main.unix).or_else(|_| connect::tcp(&main.host, main.port))
+                connect::unix(&main.unix).map(Stream::Plain).or_else(|_| over_tcp())
             }
-            _ => connect::tcp(&main.host, main.port),
+            _ => over_tcp(),
         };
         let password = engine.settings.text(Name::requirepass);
         let id = crate::command::cluster::membership::own_id(engine);
@@ -86,7 +90,7 @@ impl EventLoop {
         client.name = name.into_bytes();
         client.address = address;
         client.pending = question;
-        self.adopt(client, socket.ok()?.into())
+        self.adopt(client, socket.ok()?)
     }
 
     fn feed_replicas(&mut self) {

@@ -2,15 +2,15 @@
 
 use crate::command::Engine;
 use crate::command::settings::{Name, Settings};
-use crate::net::tls::Acceptor;
+use crate::command::tls::Tls;
 use crate::net::{Listener, Peer};
 use rustix::fd::OwnedFd;
 use std::collections::HashMap;
 use std::io;
 
-/// What begins TLS on connections to `tls-port`.
-pub(super) fn tls(settings: &Settings) -> io::Result<Option<Acceptor>> {
-    crate::command::tls::acceptor(settings).map_err(|wrong| io::Error::new(io::ErrorKind::InvalidInput, wrong))
+/// TLS as the settings say it.
+pub(super) fn tls(settings: &Settings) -> io::Result<Tls> {
+    Tls::of(settings).map_err(|wrong| io::Error::new(io::ErrorKind::InvalidInput, wrong))
 }
 
 /// Open all sockets the settings name, but for those that were inherited open, by their names.

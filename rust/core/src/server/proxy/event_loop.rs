@@ -70,6 +70,7 @@ pub(super) struct EventLoop {
     written: Vec<u32>,           // Upstreams with requests to send.
     pub(super) owed: Vec<Token>, // Clients with replies to send or requests to serve.
     held: Vec<Token>,            // Clients with bytes that were read and wait for room; only TLS holds any.
+    held_upstreams: Vec<u32>,    // Connections to nodes with such bytes.
     pub(super) next_round: u64,
     pub(super) next_tune: u64,
     pub(super) stopping: bool,
@@ -142,6 +143,7 @@ impl EventLoop {
             written: Vec::new(),
             owed: Vec::new(),
             held: Vec::new(),
+            held_upstreams: Vec::new(),
             next_round: 0,
             next_tune: 0,
             stopping: false,
@@ -173,7 +175,7 @@ impl EventLoop {
         while !self.stopping && !self.engine.stopping {
             heartbeat.fetch_add(1, Ordering::Relaxed);
             let now = self.engine.store.now();
-            let most = if self.held.is_empty() { 500 } else { 0 };
+            let most = if self.held.is_empty() && self.held_upstreams.is_empty() { 500 } else { 0 };
             let longest = Duration::from_millis(self.next_round.saturating_sub(now).min(most));
             let Ok(count) = self.poll.wait(longest) else {
                 break; // The set of sockets itself is broken: nothing can be served any more.
@@ -195,6 +197,9 @@ impl EventLoop {
             for token in std::mem::take(&mut self.held) {
                 self.client_readable(token);
             }
+            for index in std::mem::take(&mut self.held_upstreams) {
+                self.upstream_ready(index, true, false);
+            }
             self.settle();
             if self.engine.store.now() >= self.next_round {
                 self.round();
@@ -213,7 +218,7 @@ impl EventLoop {
     fn accept(&mut self, index: usize) {
         for _ in 0..64 {
             let keepalive = self.engine.settings.number(Name::tcp_keepalive) as u64;
-            match self.listeners[index].accept(keepalive, self.engine.tls.as_ref()) {
+            match self.listeners[index].accept(keepalive, self.engine.tls.acceptor.as_ref()) {
                 Ok(Some(peer)) => self.welcome(peer),
                 Ok(None) | Err(_) => return,
             }
@@ -321,7 +326,8 @@ impl EventLoop {
             return Err(unreachable_node(address));
         }
         let password = self.engine.settings.text(Name::requirepass);
-        let upstream = Upstream::open(key, address, password, now).map_err(|_| unreachable_node(address));
+        let upstream = Upstream::open(key, address, password, self.engine.tls.connector.as_ref(), now)
+            .map_err(|_| unreachable_node(address));
         let upstream = match upstream {
             Ok(upstream) => Box::new(upstream),
             Err(text) => {
@@ -387,9 +393,9 @@ impl EventLoop {
                 return self.upstream_failed(index);
             }
             upstream.connected = true;
-            let node = upstream.key.node as usize;
-            if let Some(breaker) = self.breakers.get_mut(node) {
-                breaker.failures = 0;
+            if upstream.socket.stands() {
+                let node = upstream.key.node;
+                self.note_success(node);
             }
         }
         if write {
@@ -401,6 +407,7 @@ impl EventLoop {
             let mut shared = std::mem::take(&mut self.shared_replies);
             let mut refused = false;
             let mut identity = None;
+            let stood = upstream.socket.stands();
             let moved = upstream.read(&mut shared, now, |owed, reply, request| match owed.whom {
                 For::Client { .. } | For::Job { .. } if turns_away(reply) => {
                     self.away.push((owed.as_new(), reply.into(), request.into()))
@@ -415,11 +422,26 @@ impl EventLoop {
             });
             upstream.identity = identity.unwrap_or(upstream.identity);
             self.shared_replies = shared;
+            let begins = !stood && upstream.socket.stands();
+            let again = upstream.socket.holds_more();
             self.upstreams[index as usize] = Some(upstream);
+            if begins {
+                self.note_success(key.node);
+                self.mark_written(index); // What waited for TLS to stand.
+            }
+            if again {
+                self.held_upstreams.push(index);
+            }
             self.follow_up(key);
             if moved == Moved::Gone || refused {
                 self.upstream_failed(index);
             }
+        }
+    }
+
+    fn note_success(&mut self, node: u16) {
+        if let Some(breaker) = self.breakers.get_mut(node as usize) {
+            breaker.failures = 0;
         }
     }
 
@@ -560,6 +582,8 @@ impl EventLoop {
         upstream.listed = false;
         let wanted = match upstream.flush(now) {
             Moved::Gone => return self.upstream_failed(index),
+            // It is the node's turn: there is room to write all the time.
+            Moved::NotNow if upstream.connected && !upstream.socket.stands() => Interest::Read,
             Moved::NotNow => Interest::Both,
             Moved::Bytes(_) => Interest::Read,
         };

@@ -323,7 +323,7 @@ impl EventLoop {
                 continue;
             };
             let Some(node) = self.map.nodes().get(upstream.key.node as usize) else { continue };
-            if !upstream.is_at_rest() {
+            if !upstream.is_at_rest() || !matches!(upstream.socket, Stream::Plain(_)) {
                 continue; // It is listened to anew.
             }
             let mut record = Writer::new("hearer", keep_over_exec(&upstream.socket));

@@ -5,7 +5,8 @@
 
 use crate::command::client::{Client, Token};
 use crate::command::pubsub::Way;
-use crate::net::{self, Interest, Moved, connect};
+use crate::net::tls::Connector;
+use crate::net::{self, Interest, Moved, Stream, connect};
 use crate::resp::scan::ReplyScanner;
 use crate::route::Address;
 use rustix::fd::OwnedFd;
@@ -90,7 +91,7 @@ impl Owed {
 /// A connection to a node.
 pub(super) struct Upstream {
     pub(super) key: Key,
-    pub(super) socket: OwnedFd,
+    pub(super) socket: Stream,
     pub(super) interest: Interest,
     /// Requests not yet answered.
     pub(super) out: Vec<u8>,
@@ -115,11 +116,18 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
-    /// Begin to connect, and greet the node.
-    pub(super) fn open(key: Key, address: &Address, password: &str, now: u64) -> std::io::Result<Upstream> {
+    /// Begin to connect, under TLS where there is a connector, and greet the node.
+    pub(super) fn open(
+        key: Key,
+        address: &Address,
+        password: &str,
+        connector: Option<&Connector>,
+        now: u64,
+    ) -> std::io::Result<Upstream> {
+        let over_tcp = || Stream::outgoing(connect::tcp(&address.host, address.port)?, &address.host, connector);
         let socket = match &address.unix {
-            Some(path) => connect::unix(path).or_else(|_| connect::tcp(&address.host, address.port))?,
-            None => connect::tcp(&address.host, address.port)?,
+            Some(path) => connect::unix(path).map(Stream::Plain).or_else(|_| over_tcp())?,
+            None => over_tcp()?,
         };
         let mut upstream = Upstream::on(key, socket, now);
         if key.resp3 {
@@ -152,7 +160,7 @@ impl Upstream {
     pub(super) fn resumed(key: Key, socket: OwnedFd, unread: &[u8], now: u64) -> Upstream {
         net::own_again(&socket);
         let (connected, interest) = (true, Interest::Read);
-        Upstream { connected, interest, input: unread.to_vec(), ..Upstream::on(key, socket, now) }
+        Upstream { connected, interest, input: unread.to_vec(), ..Upstream::on(key, socket.into(), now) }
     }
 
     /// Whether nothing is under way on it.
@@ -165,7 +173,7 @@ impl Upstream {
         &self.input
     }
 
-    fn on(key: Key, socket: OwnedFd, now: u64) -> Upstream {
+    fn on(key: Key, socket: Stream, now: u64) -> Upstream {
         Upstream {
             key,
             socket,
@@ -225,7 +233,7 @@ impl Upstream {
         }
         let mut total = 0;
         while self.sent < self.out.len() {
-            match net::write(&self.socket, &self.out[self.sent..]) {
+            match self.socket.write(&self.out[self.sent..]) {
                 Moved::Bytes(count) => {
                     self.sent += count;
                     self.waiting_since = now; // A node that takes a large request is not silent.
@@ -256,10 +264,10 @@ impl Upstream {
     /// Read replies and hand each to `deliver`, with the request it answers. `shared` is where they are read to.
     pub(super) fn read(&mut self, shared: &mut [u8], now: u64, mut deliver: impl FnMut(&Owed, &[u8], &[u8])) -> Moved {
         let moved = if self.input.is_empty() {
-            net::read(&self.socket, shared)
+            self.socket.read(shared)
         } else {
             let most = self.input.len().max(shared.len());
-            net::read_more(&self.socket, &mut self.input, most)
+            self.socket.read_more(&mut self.input, most)
         };
         let Moved::Bytes(count) = moved else {
             return moved;
