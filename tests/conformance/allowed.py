@@ -33,6 +33,12 @@ def unfinished() -> set[str]:
     return set(tomllib.loads(FILE.with_name("unfinished.toml").read_text())["families"])
 
 
+def unsuited() -> dict[str, str]:
+    """Cases that are not played to a fleet ("family: title"), and why."""
+    listed = tomllib.loads(FILE.with_name("fleet.toml").read_text()).get("unsuited", [])
+    return {entry["case"]: entry["reason"] for entry in listed}
+
+
 class Allowed:
     """The allow-list, counting what was used."""
 

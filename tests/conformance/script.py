@@ -242,7 +242,8 @@ class Player:
         deadline = time.monotonic() + GONE_DEADLINE
         while "gone" in step.marks and replies != [b":0\r\n"] and time.monotonic() < deadline:
             time.sleep(0.01)
-            replies = [connection.ask(*step.words)]
+            connection.send_raw(self.request(step))
+            replies = [connection.read()]
         self.waiting.discard(step.connection)
         if "save" in step.marks:
             self.saved[step.marks["save"]] = _text(replies[0])

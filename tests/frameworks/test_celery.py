@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import redis
 
-from tests.conformance.fleet import Fleet
 from tests.frameworks.conftest import PATIENCE, until
 
 if TYPE_CHECKING:
@@ -21,12 +20,8 @@ WORKER = ("celery", "-A", "tests.frameworks.celery_app", "worker", "--pool", "so
 
 
 @pytest.fixture
-def tasks(url: str, node: Server, monkeypatch: pytest.MonkeyPatch) -> Any:
+def tasks(url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The application, sending to this node."""
-    if isinstance(node, Fleet):
-        pytest.skip(
-            "kombu's scripts for queues that expire take keys of two slots at once: not over nodes yet"
-        )
     monkeypatch.setenv("FRAMEWORKS_URL", url)
     return importlib.reload(importlib.import_module("tests.frameworks.celery_app"))
 

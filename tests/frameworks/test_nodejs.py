@@ -43,8 +43,7 @@ def packages() -> Path:
 
 @pytest.mark.parametrize("program", sorted(path.name for path in HERE.glob("*.mjs")))
 def test_a_nodejs_program_works_on_a_node(packages: Path, url: str, node: Server, program: str) -> None:
-    prefix = "{bull}" if isinstance(node, Fleet) else "bull"
-    environment = {**os.environ, "FRAMEWORKS_URL": url, "FRAMEWORKS_PREFIX": prefix}
+    environment = {**os.environ, "FRAMEWORKS_URL": url}
     if program.startswith("cluster"):
         if not isinstance(node, Fleet):
             pytest.skip("for cluster clients there must be a cluster")

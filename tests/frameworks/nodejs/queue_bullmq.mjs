@@ -3,11 +3,9 @@ import assert from "node:assert/strict";
 import { FlowProducer, Queue, QueueEvents, Worker } from "bullmq";
 
 const { hostname: host, port } = new URL(process.env.FRAMEWORKS_URL);
-// Over several nodes BullMQ wants a tag in its prefix: its scripts take many keys of a queue at once.
-const prefix = process.env.FRAMEWORKS_PREFIX;
 const connection = { host, port: Number(port), maxRetriesPerRequest: null };
-const queue = new Queue("work", { connection, prefix });
-const events = new QueueEvents("work", { connection, prefix });
+const queue = new Queue("work", { connection });
+const events = new QueueEvents("work", { connection });
 await events.waitUntilReady();
 
 const order = [];
@@ -23,7 +21,7 @@ const start = () =>
       if (job.name === "hopeless") throw new Error("never");
       return (job.data.number ?? 0) * 2;
     },
-    { connection, prefix, concurrency: 1 },
+    { connection, concurrency: 1 },
   );
 
 // Priorities: all are there before the worker is.
@@ -56,7 +54,7 @@ while ((tries.get("tick") ?? 0) < 3) {
 }
 await queue.removeJobScheduler("tick");
 
-const flows = new FlowProducer({ connection, prefix });
+const flows = new FlowProducer({ connection });
 const tree = await flows.add({
   name: "parent",
   queueName: "work",

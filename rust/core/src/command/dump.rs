@@ -6,6 +6,7 @@ use super::notify::GENERIC;
 use super::table::{Command, Handler, OVERWRITE, READ, flag, key};
 use crate::resp::Args;
 use crate::store::whole::Meta;
+use crate::store::{Found, Store};
 use crate::stream::codec::{self, Failure, Reader};
 use crate::stream::rdb;
 
@@ -45,12 +46,17 @@ fn dump(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
         ctx.out.null();
         return Ok(());
     };
-    let store = &ctx.engine.store;
+    let payload = payload(&ctx.engine.store, found);
+    ctx.out.bulk(&payload);
+    Ok(())
+}
+
+/// What DUMP tells of a value.
+pub fn payload(store: &Store, found: Found) -> Vec<u8> {
     let mut payload = Vec::new();
     codec::write_value(store, store.handle_of(found), &mut payload);
     rdb::seal(&mut payload);
-    ctx.out.bulk(&payload);
-    Ok(())
+    payload
 }
 
 #[derive(Default)]

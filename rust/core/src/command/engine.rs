@@ -97,6 +97,8 @@ pub struct Engine {
     pub awaited: Option<Box<crate::stream::SlotSet>>,
     /// Has something done here by the loop, from another thread.
     pub errands: Option<Errands>,
+    /// Values of several nodes were brought here to run something over them; `None` in a node.
+    pub gathered: Option<Box<super::gathered::Gathered>>,
     /// What is written, for those who listen.
     pub tail: crate::stream::tail::Tail,
     /// Copies of slots that are under way.
@@ -207,6 +209,7 @@ impl Engine {
             promotion: None,
             errands: None,
             tls: super::tls::Tls::default(),
+            gathered: None,
             tail: crate::stream::tail::Tail::default(),
             copies: crate::stream::copy::Copies::default(),
             keeper: None,

@@ -21,6 +21,7 @@ pub mod dispatch;
 pub mod dump;
 pub mod engine;
 pub mod fault;
+pub mod gathered;
 pub mod geo;
 pub mod glob;
 pub mod hashes;

@@ -2,8 +2,8 @@
 
 use super::fault::{Done, Fault};
 use super::settings::Name;
-use super::table::{Command, Handler, KeySpec, LOOK, flag, key};
-use super::{Ctx, info, objects, server};
+use super::table::{Command, Handler, KeySpec, LOOK, READ, flag, key, keys};
+use super::{Ctx, dump, info, objects, server};
 use crate::resp::Args;
 
 const KEY: &[KeySpec] = &[key(2, LOOK)];
@@ -66,6 +66,12 @@ pub const COMMANDS: &[Command] = &[Command {
             ..sub("routed", super::cluster::topology::routed, 2, flag::LOADING | flag::STALE | flag::FAST)
         },
         Command {
+            summary: "Tells the values of keys as DUMP does, each with when it expires (Unix milliseconds; -1 for never).",
+            syntax: "most-bytes key [key ...]",
+            keys: &[keys(3, -1, 1, READ)],
+            ..sub("fetch", fetch, -4, flag::READONLY)
+        },
+        Command {
             summary: "Takes a snapshot, waits until it is on disk, and tells its file, entries, bytes and milliseconds.",
             ..sub("snapshot", super::save::snapshot, 2, flag::ADMIN | flag::NOSCRIPT | flag::NO_MULTI)
         },
@@ -116,6 +122,32 @@ fn key_statistics(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     ctx.out.integer(hits as i64);
     ctx.out.bulk(b"misses");
     ctx.out.integer(misses as i64);
+    Ok(())
+}
+
+/// Values for somebody who runs a command on them elsewhere. What they cost is looked at before anything is written.
+fn fetch(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
+    let most = args.integer(2)?;
+    let costs = args.from(3).filter_map(|name| ctx.look(name).map(|found| ctx.engine.store.cost(found)));
+    let cost: usize = costs.sum();
+    if i64::try_from(cost).is_ok_and(|cost| cost > most) {
+        return Err(Fault::new(format!(
+            "ERR the values have {cost} bytes, and {most} are the most that was asked for"
+        )));
+    }
+    ctx.out.array(args.len() - 3);
+    for name in args.from(3) {
+        let Some(found) = ctx.read_any(name) else {
+            ctx.out.null();
+            continue;
+        };
+        let store = &ctx.engine.store;
+        let expiry = store.entry(found).expiry();
+        let payload = dump::payload(store, found);
+        ctx.out.array(2);
+        ctx.out.bulk(&payload);
+        ctx.out.integer(expiry.map_or(-1, |time| time as i64));
+    }
     Ok(())
 }
 

@@ -229,6 +229,16 @@ impl Command {
         Some(found)
     }
 
+    /// As [`Command::key_arguments`], with the key that SORT stores in, of which the table says only that there may be one.
+    pub fn every_key(&self, args: &Args<'_>) -> Option<Vec<usize>> {
+        let mut found = self.key_arguments(args)?;
+        if self.name == "sort" {
+            let stores = (2..args.len().saturating_sub(1)).filter(|at| args.is(*at, "STORE"));
+            found.extend(stores.map(|at| at + 1));
+        }
+        Some(found)
+    }
+
     /// Visit the arguments that are keys, each with its specification. `None` when the request is not
     /// of the form the table describes.
     pub fn each_key(&self, args: &Args<'_>, mut visit: impl FnMut(usize, &KeySpec)) -> Option<()> {

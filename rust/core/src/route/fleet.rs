@@ -141,13 +141,17 @@ pub(super) fn info(replies: &Replies, own: &[u8], out: &mut Reply) {
 }
 
 /// Figures of other sections that are about the server a client talks to.
-const OF_THE_PROXY: [&str; 4] =
-    ["total_connections_received", "rejected_connections", "pubsub_channels", "pubsub_patterns"];
+const OF_THE_PROXY: [&str; 5] = [
+    "total_connections_received",
+    "rejected_connections",
+    "pubsub_channels",
+    "pubsub_patterns",
+    "cluster_enabled", // Who is told so would look for the slots of nodes.
+];
 /// Figures that mean nothing when added up: the greatest is told.
-const GREATEST: [&str; 14] = [
+const GREATEST: [&str; 13] = [
     "loading",
     "async_loading",
-    "cluster_enabled",
     "lru_clock",
     "uptime",
     "lazyfree_pending",

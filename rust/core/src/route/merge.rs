@@ -45,6 +45,8 @@ pub enum Merge {
     Scan(u16, u16),
     /// What the parts say does not matter: the reply was there before, and only had to wait for them.
     Given,
+    /// The reply was there before, and holds if every part, a transaction, could be done.
+    Settled,
 }
 
 /// A split request whose parts have not all been answered.
@@ -110,6 +112,7 @@ impl Merging {
         }
         match self.how {
             Merge::Given | Merge::Transaction => {}
+            Merge::Settled => settled(&replies, &self.given, out),
             Merge::Same | Merge::AnyOk => out.raw(replies.first().map_or(&b"*0\r\n"[..], Vec::as_slice)),
             Merge::Least => fleet::least(&replies, out),
             Merge::Greatest => out.integer(replies.iter().filter_map(|reply| integer(reply)).max().unwrap_or(0)),
@@ -146,6 +149,17 @@ impl Merging {
             }
         }
     }
+}
+
+/// The reply that was there before, unless a transaction was not run, or something in it failed.
+fn settled(transactions: &[Vec<u8>], given: &[u8], out: &mut Reply) {
+    for reply in transactions {
+        let Some(done) = elements(reply) else { return out.raw(super::transaction::BROKEN) };
+        if let Some(error) = done.into_iter().find(|each| each.first() == Some(&b'-')) {
+            return out.raw(error);
+        }
+    }
+    out.raw(given);
 }
 
 /// A node's step of a scan, with a cursor that says where the whole scan goes on.

@@ -35,6 +35,8 @@ pub enum Plan {
     Vigil(Vec<usize>),
     /// An element goes from a list on one node to a list on another.
     Carry,
+    /// It needs these keys at one place, and they are on several nodes.
+    Gather(Vec<usize>),
     /// Each node gets its keys, and the replies are merged.
     Split(Vec<Part>, Merge),
     /// Every node gets the request as it is.
@@ -48,8 +50,8 @@ pub enum Plan {
 /// Bits of a scan's cursor that are a node's own; those above say which node it is.
 pub const CURSOR_BITS: u32 = 46;
 
-/// Keys are spread over nodes and the command cannot be split.
-fn cross_slot() -> Fault {
+/// Keys are spread over nodes, and that is not possible here.
+pub fn cross_slot() -> Fault {
     Fault::new("CROSSSLOT Keys in request don't hash to the same slot")
 }
 
@@ -99,15 +101,13 @@ fn plan_slowly(row: &Command, args: &Args<'_>, map: &Map) -> Plan {
     if row.keys.is_empty() || row.group == "pubsub" && name != "spublish" {
         return Plan::Here;
     }
-    let Some(mut keys) = row.key_arguments(args) else {
+    let Some(keys) = row.every_key(args) else {
         return any_node(map); // It says what is wrong with it.
     };
-    if matches!(name, "sort" | "sort_ro" | "georadius" | "georadiusbymember") {
-        let word = |at: &usize| args.is(*at, "STORE") || args.is(*at, "STOREDIST");
-        keys.extend((2..args.len()).filter(word).map(|at| at + 1).filter(|at| *at < args.len()));
-        if let Some(fault) = reaches_elsewhere(args, map) {
-            return Plan::Refuse(fault);
-        }
+    if matches!(name, "sort" | "sort_ro")
+        && let Some(fault) = reaches_elsewhere(args, map)
+    {
+        return Plan::Refuse(fault);
     }
     let mut owner = None;
     let mut spread = false;
@@ -121,7 +121,10 @@ fn plan_slowly(row: &Command, args: &Args<'_>, map: &Map) -> Plan {
         _ if name == "watch" => Plan::Watch(keys),
         Some(_) if spread && waits_for_one_of(name) => Plan::Vigil(keys),
         Some(_) if spread && matches!(name, "lmove" | "blmove" | "rpoplpush" | "brpoplpush") => Plan::Carry,
-        Some(_) if spread => Plan::Refuse(cross_slot()),
+        Some(_) if spread && (row.is(flag::BLOCKING) || matches!(name, "fcall" | "fcall_ro")) => {
+            Plan::Refuse(cross_slot())
+        }
+        Some(_) if spread => Plan::Gather(keys),
         Some(node) if row.is(flag::BLOCKING) => Plan::Alone(node),
         Some(node) => Plan::One(node),
         // A script without keys: always the same node, so that it finds what it has loaded.
@@ -219,7 +222,10 @@ fn everywhere(name: &str, args: &Args<'_>) -> Option<Merge> {
 
 /// Commands whose answer is about one node, but the same at all of them.
 fn of_any_node(name: &str) -> bool {
-    matches!(name, "config|get" | "function|list" | "function|dump" | "function|stats" | "slowlog|get" | "role")
+    matches!(
+        name,
+        "config|get" | "function|list" | "function|dump" | "function|stats" | "script|show" | "slowlog|get" | "role"
+    )
 }
 
 /// Give each node the keys it owns, `stride` arguments a key.
@@ -312,9 +318,17 @@ mod tests {
 
     #[test]
     fn what_cannot_be_split_is_refused_in_the_words_of_redis() {
-        let Plan::Refuse(fault) = planned(&["RENAME", "foo", "bar"]) else {
+        let Plan::Refuse(fault) = planned(&["FCALL", "f", "2", "foo", "bar"]) else {
             panic!("not refused");
         };
         assert!(fault.0.starts_with(b"CROSSSLOT"));
+    }
+
+    #[test]
+    fn what_needs_keys_of_several_nodes_at_one_place_has_them_gathered() {
+        assert!(matches!(planned(&["RENAME", "foo", "bar"]), Plan::Gather(keys) if keys == [1, 2]));
+        assert!(matches!(planned(&["EVAL", "return 1", "2", "foo", "bar"]), Plan::Gather(keys) if keys == [3, 4]));
+        assert!(matches!(planned(&["SORT", "foo", "STORE", "bar"]), Plan::Gather(keys) if keys == [1, 3]));
+        assert!(matches!(planned(&["RENAME", "foo", "{foo}x"]), Plan::One(1)));
     }
 }

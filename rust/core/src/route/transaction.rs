@@ -78,7 +78,7 @@ pub fn deal(multi: &Multi, map: &Map, database: u8, refused: &[Option<Vec<u8>>])
                 let from = vec![dealt.add(node, database, selected, args.to_owned())];
                 Place::There { merge: Merge::Same, from, positions: Vec::new(), only: true }
             }
-            Plan::Vigil(_) | Plan::Carry => return Err(spread()),
+            Plan::Vigil(_) | Plan::Carry | Plan::Gather(_) => return Err(spread()),
             Plan::Scan(node, cursor) => {
                 let nodes = map.nodes().len() as u16;
                 let cursor = cursor.to_string();
@@ -108,6 +108,22 @@ pub fn deal(multi: &Multi, map: &Map, database: u8, refused: &[Option<Vec<u8>>])
     }
     dealt.plain &= dealt.groups.len() == 1;
     Ok(dealt)
+}
+
+/// Whether something that was queued needs keys of several nodes at one place. Then all of it is run there.
+pub fn gathers(multi: &Multi, map: &Map) -> bool {
+    multi
+        .queue
+        .iter()
+        .any(|(row, args)| matches!(plan(row, &args.as_args(), map), Plan::Gather(_) | Plan::Vigil(_) | Plan::Carry))
+}
+
+/// Whether all that was queued can be run where keys of several nodes were gathered.
+pub fn can_be_gathered(multi: &Multi) -> bool {
+    multi.queue.iter().all(|(row, args)| {
+        let keyless = matches!(row.name, "ping" | "echo" | "time" | "publish" | "spublish");
+        keyless || row.every_key(&args.as_args()).is_some_and(|keys| !keys.is_empty() && row.name != "watch")
+    })
 }
 
 /// A part of a split request as a request.
@@ -149,6 +165,11 @@ impl Dealt {
 }
 
 impl Group {
+    /// What a node is to run in this database, which its connection has selected.
+    pub fn new(node: u16, database: u8) -> Group {
+        Group { node, requests: Vec::new(), database }
+    }
+
     fn select(&mut self, database: u8) {
         if self.database != database {
             self.database = database;
@@ -200,7 +221,7 @@ impl Layout {
 }
 
 /// The share of a node whose watched keys changed after others had run theirs.
-const BROKEN: &[u8] = b"-EXECABORT a watched key changed on this node after others had run their part\r\n";
+pub(super) const BROKEN: &[u8] = b"-EXECABORT a watched key changed on this node after others had run their part\r\n";
 
 #[cfg(test)]
 mod tests {

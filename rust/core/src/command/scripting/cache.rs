@@ -24,7 +24,7 @@ pub struct Script {
     pub place: i64,
     /// What does the same without Lua, where it is known.
     pub native: Option<Native>,
-    bytes: usize,
+    text: Box<[u8]>,
     used: u64,
 }
 
@@ -57,17 +57,22 @@ impl Cache {
         Some(Found { flags: script.flags, place: script.place, native: script.native })
     }
 
+    /// The text of a script.
+    pub fn text(&self, digest: &Digest) -> Option<&[u8]> {
+        self.scripts.get(digest).map(|script| &*script.text)
+    }
+
     /// Whether a script is known.
     pub fn has(&self, digest: &Digest) -> bool {
         self.scripts.contains_key(digest)
     }
 
     /// Keep a script. Returns the places of those forgotten for it.
-    pub fn keep(&mut self, digest: Digest, script: Found, bytes: usize) -> Vec<i64> {
+    pub fn keep(&mut self, digest: Digest, script: Found, text: &[u8]) -> Vec<i64> {
         let Found { flags, place, native } = script;
         self.clock += 1;
-        self.bytes += bytes;
-        self.scripts.insert(digest, Script { flags, place, native, bytes, used: self.clock });
+        self.bytes += text.len();
+        self.scripts.insert(digest, Script { flags, place, native, text: text.into(), used: self.clock });
         let mut forgotten = Vec::new();
         if self.scripts.len() > MOST_SCRIPTS || self.bytes > MOST_BYTES {
             let mut ages: Vec<(u64, Digest)> = self.scripts.iter().map(|(key, each)| (each.used, *key)).collect();
@@ -78,7 +83,7 @@ impl Cache {
                     break;
                 }
                 if let Some(gone) = self.scripts.remove(&key) {
-                    self.bytes -= gone.bytes;
+                    self.bytes -= gone.text.len();
                     forgotten.push(gone.place);
                 }
             }
@@ -99,7 +104,7 @@ impl Cache {
 
     /// Bytes of memory behind them, without what the interpreter holds.
     pub fn bytes(&self) -> usize {
-        self.scripts.len() * (size_of::<Digest>() + size_of::<Script>())
+        self.bytes + self.scripts.len() * (size_of::<Digest>() + size_of::<Script>())
     }
 }
 
@@ -130,11 +135,11 @@ mod tests {
         let first = digest(b"first");
         assert_eq!(&first, b"e0996a37c13d44c3b06074939d43fa3759bd32c1");
         let script = |place| Found { flags: Flags::default(), place, native: None };
-        cache.keep(first, script(0), 10);
+        cache.keep(first, script(0), b"0123456789");
         let mut gone = Vec::new();
         for place in 1..=MOST_SCRIPTS as i64 {
             cache.find(&first);
-            gone.extend(cache.keep(digest(&place.to_le_bytes()), script(place), 10));
+            gone.extend(cache.keep(digest(&place.to_le_bytes()), script(place), b"0123456789"));
         }
         assert!(cache.has(&first) && cache.len() <= MOST_SCRIPTS);
         assert_eq!(gone[0], 1);

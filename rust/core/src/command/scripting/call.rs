@@ -113,6 +113,9 @@ fn push_number(args: &mut OwnedArgs, number: f64) {
     args.push(&text);
 }
 
+/// What a script is told that asks for a key of another node.
+pub const NON_LOCAL: &str = "ERR Script attempted to access a non local key in a cluster node";
+
 /// Judge a command of a script and run it.
 pub fn run(
     engine: &mut Engine,
@@ -139,8 +142,10 @@ pub fn run(
         return Err("ERR Write commands are not allowed from read-only scripts.");
     }
     if let Some(membership) = &engine.membership {
-        cluster::redirect::admit(engine, membership, client, row, args)
-            .map_err(|_| "ERR Script attempted to access a non local key in a cluster node")?;
+        cluster::redirect::admit(engine, membership, client, row, args).map_err(|_| NON_LOCAL)?;
+    }
+    if let Some(gathered) = &mut engine.gathered {
+        gathered.admit(row, args)?;
     }
     // Only the first write can be refused: a script is not stopped half way.
     if row.is(flag::DENYOOM) && how.short_of_memory.get() && !how.allow_oom.get() && !how.wrote.get() {

@@ -110,6 +110,7 @@ pub const COMMANDS: &[Command] = &[
                 "Has the node know a script, and returns its SHA-1.",
                 "script",
             ),
+            script_row("show", show_text, 3, flag::NOSCRIPT, "7.0.0", "Tells the text of a script.", "sha1"),
         ],
         ..Command::new("script", help, -2, 0)
     },
@@ -156,6 +157,11 @@ pub struct Scripting {
 }
 
 impl Scripting {
+    /// Whether a script is known, by its SHA-1 as a client writes it.
+    pub fn knows(&self, digest: &[u8]) -> bool {
+        cache::parse_digest(digest).is_some_and(|digest| self.cache.has(&digest))
+    }
+
     /// Bytes of memory that Lua holds.
     pub fn lua_memory(&self) -> usize {
         self.lua_memory + self.libraries.lua_memory
@@ -240,7 +246,7 @@ fn learn(ctx: &mut Ctx<'_>, digest: Digest, body: &[u8]) -> Result<Found, Fault>
     let kept = interpreter.keep(&body[start..], b"@user_script");
     let kept = kept.map(|place| Found { flags, place, native: native::known(body, flags) });
     if let Ok(script) = kept {
-        for gone in scripting.cache.keep(digest, script, body.len()) {
+        for gone in scripting.cache.keep(digest, script, body) {
             interpreter.forget(gone);
         }
     }
@@ -271,8 +277,19 @@ fn run(ctx: &mut Ctx<'_>, args: &Args<'_>, count: usize, digest: &Digest, script
     let outcome = within(ctx, Running { name: digest[..].into(), ..Running::default() }, |ctx| {
         interpreter.run(ctx, place, args.from(3).take(count), args.from(3 + count), digest)
     });
+    let wrote = interpreter.link().run.wrote.get();
     ctx.engine.scripting.lua_memory = interpreter.used_memory();
     ctx.engine.scripting.interpreter = Some(interpreter);
+    if ctx.client.routed
+        && !wrote
+        && !ctx.engine.in_transaction
+        && let Outcome::Failed(text, _) = &outcome
+        && let Some(words) = call::NON_LOCAL.strip_prefix("ERR ")
+        && memchr::memmem::find(text, words.as_bytes()).is_some()
+    {
+        // Nothing was done: whoever routes may run it where all its keys are.
+        return Err(Fault::new(format!("NONLOCAL {words}")));
+    }
     answer(ctx, outcome)
 }
 
@@ -346,6 +363,14 @@ fn exists(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
         let known = cache::parse_digest(text).is_some_and(|digest| ctx.engine.scripting.cache.has(&digest));
         ctx.out.integer(i64::from(known));
     }
+    Ok(())
+}
+
+/// SCRIPT SHOW, as Valkey 8 has it.
+fn show_text(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
+    let digest = cache::parse_digest(args.at(2));
+    let text = digest.and_then(|digest| ctx.engine.scripting.cache.text(&digest));
+    ctx.out.bulk(text.ok_or(Fault::new("NOSCRIPT No matching script. Please use EVAL."))?);
     Ok(())
 }
 

@@ -9,6 +9,10 @@ use std::cell::Cell;
 /// What a script is told that was ended.
 pub const KILLED: &str = "Script killed by user with SCRIPT KILL...";
 
+/// How long a script may run over gathered keys, ms: in a proxy, nothing is done for others meanwhile. Nothing of what it
+/// wrote is kept when it is ended.
+const LONGEST_GATHERED_MS: u64 = 250;
+
 /// Does for others what can be done now without waiting.
 pub type Others = fn(&mut Engine);
 
@@ -40,6 +44,9 @@ pub struct Running {
 pub fn tick(link: &Link) {
     let passed = link.run.passed_ms();
     let killed = link.engine.borrow(|engine| {
+        if engine.gathered.is_some() {
+            return passed > LONGEST_GATHERED_MS;
+        }
         let limit = engine.settings.number(Name::busy_reply_threshold).max(0) as u64;
         if passed < limit {
             return false;

@@ -5,7 +5,7 @@
 //! so that their order holds.
 
 use super::event_loop::EventLoop;
-use super::upstream::{For, Key, Owed, READER};
+use super::upstream::{For, Key, NON_LOCAL, Owed, READER};
 use crate::command::dispatch;
 use crate::command::table::flag;
 use crate::resp::request::Limits;
@@ -44,6 +44,9 @@ const PAUSE_MS: u64 = 20;
 impl EventLoop {
     /// A node answered that it does not serve this request now.
     pub(super) fn turned_away(&mut self, key: Key, owed: &Owed, reply: &[u8], request: &[u8]) {
+        if reply.starts_with(NON_LOCAL) {
+            return self.gather_late(key, owed.whom, reply, request);
+        }
         let now = self.engine.store.now();
         if self.stale_until <= now {
             self.trouble.note();

@@ -84,7 +84,7 @@ impl EventLoop {
         };
         if client.multi.is_some() {
             match row.name {
-                "exec" if !lane.watches.is_empty() && lane.waiting() > 0 => return false,
+                "exec" if lane.waiting() > 0 && (!lane.watches.is_empty() || self.gathers(client)) => return false,
                 "exec" => self.exec(client, lane),
                 _ => self.answer_about_the_connection(client, lane, args, row),
             }
@@ -113,7 +113,9 @@ impl EventLoop {
             self.answer_error(lane, &fault);
             return true;
         }
-        if matches!(plan, Plan::Alone(_) | Plan::Watch(_) | Plan::Vigil(_) | Plan::Carry) && lane.waiting() > 0 {
+        if matches!(plan, Plan::Alone(_) | Plan::Watch(_) | Plan::Vigil(_) | Plan::Carry | Plan::Gather(_))
+            && lane.waiting() > 0
+        {
             return false; // Its connection is another than theirs: it must not overtake them.
         }
         if !matches!(plan, Plan::Here) {
@@ -134,6 +136,10 @@ impl EventLoop {
             Plan::Watch(keys) => self.send_watch(client, lane, args, &keys),
             Plan::Vigil(keys) => self.begin_vigil(client, lane, args, &keys),
             Plan::Carry => self.begin_carry(client, lane, args),
+            Plan::Gather(_) => match self.refuses_to_gather(lane) {
+                Some(fault) => self.answer_error(lane, &fault),
+                None => self.begin_gather(client, lane, vec![args.to_owned()], false),
+            },
             Plan::Split(parts, merge) => {
                 let positions = parts.iter().map(|part| part.positions.clone()).collect();
                 self.send_parts(client, lane, args, &parts, Merging::new(merge, parts.len(), positions));
@@ -474,6 +480,14 @@ impl EventLoop {
             Err(Fault::new("EXECABORT Transaction discarded because of previous errors."))
         } else {
             let refused = rights::refused_in(&mut self.engine, client, &multi);
+            if watches.is_empty()
+                && self.options.relaxed
+                && refused.iter().all(Option::is_none)
+                && transaction::gathers(&multi, &self.map)
+                && transaction::can_be_gathered(&multi)
+            {
+                return self.begin_gather(client, lane, multi.queue.into_iter().map(|(_, args)| args).collect(), true);
+            }
             transaction::deal(&multi, &self.map, client.database, &refused).and_then(|dealt| {
                 match self.refuses_to_relax(dealt.groups.len()) {
                     Some(fault) => Err(fault),

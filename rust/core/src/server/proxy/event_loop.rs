@@ -5,7 +5,7 @@ use super::handover::Inherited;
 use super::jobs::Job;
 use super::lane::Lane;
 use super::options::Options;
-use super::upstream::{For, Key, LISTENER, Owed, READER, TRACKER, Upstream, turns_away};
+use super::upstream::{For, Key, LISTENER, Owed, READER, TRACKER, Upstream, is_gatherer, turns_away};
 use crate::command::Engine;
 use crate::command::client::Token;
 use crate::command::settings::Name;
@@ -92,6 +92,9 @@ pub(super) struct EventLoop {
     pub(super) next_job: u64,
     /// Who waits for keys that lie on several nodes, by node and key.
     pub(super) vigils: HashMap<(u16, Box<[u8]>), Vec<u64>>,
+    /// What is run here over keys of several nodes, and where.
+    pub(super) gathering: super::gather::Gathering,
+    pub(super) scratch: Option<Box<super::scratch::Scratch>>,
     /// The client whose requests are being served: it is not among the others, nor is its lane.
     pub(super) serving: Option<Token>,
     /// What came over a connection and is dealt with once that is back in its place: requests that were turned away
@@ -158,6 +161,8 @@ impl EventLoop {
             jobs: HashMap::new(),
             next_job: 1,
             vigils: HashMap::new(),
+            gathering: super::gather::Gathering::default(),
+            scratch: None,
             serving: None,
             away: Vec::new(),
             answered_jobs: Vec::new(),
@@ -409,7 +414,7 @@ impl EventLoop {
             let mut identity = None;
             let stood = upstream.socket.stands();
             let moved = upstream.read(&mut shared, now, |owed, reply, request| match owed.whom {
-                For::Client { .. } | For::Job { .. } if turns_away(reply) => {
+                For::Client { .. } | For::Job { .. } if turns_away(reply) && !is_gatherer(key.owner) => {
                     self.away.push((owed.as_new(), reply.into(), request.into()))
                 }
                 For::Client { token, id, number, part } => self.deliver(token, id, number, part, reply),
@@ -531,6 +536,9 @@ impl EventLoop {
             }
             self.lost_with(key, &owed, &request, unsent || !upstream.connected, error.bytes());
         }
+        if is_gatherer(key.owner) {
+            self.gathers_lost(Some(key.owner));
+        }
         if key.owner == TRACKER {
             let waiting = self.vigils_at(node);
             self.wake_vigils(waiting);
@@ -568,6 +576,8 @@ impl EventLoop {
                 self.owed.pop().or_else(|| self.engine.wake.pop()).or_else(|| self.engine.resumed.pop())
             {
                 self.flush_client(token);
+            } else if self.gathering.ended {
+                self.start_gathers();
             } else {
                 return;
             }
@@ -666,7 +676,8 @@ impl EventLoop {
                 let upstream = upstream.as_ref()?;
                 let slow_connect =
                     !upstream.connected && now.saturating_sub(upstream.since) > self.options.connect_timeout;
-                let slow_answer = matches!(upstream.key.owner, 0 | LISTENER | TRACKER | READER)
+                let ours = matches!(upstream.key.owner, 0 | LISTENER | TRACKER | READER);
+                let slow_answer = (ours || is_gatherer(upstream.key.owner))
                     && !upstream.expected.is_empty()
                     && now.saturating_sub(upstream.waiting_since) > self.options.node_timeout;
                 (slow_connect || slow_answer).then_some(index as u32)
@@ -690,7 +701,7 @@ impl EventLoop {
             self.engine.unpause();
         }
         if !self.jobs.is_empty()
-            && let Some(next) = self.end_vigils()
+            && let Some(next) = self.end_vigils().into_iter().chain(self.resume_gathers()).min()
         {
             self.next_round = self.next_round.min(next.max(now + 1));
         }
@@ -703,8 +714,7 @@ impl EventLoop {
         self.engine.clients.forget(token);
         let lane = self.lanes.get_mut(token as usize).and_then(Option::take);
         if let Some(job) = lane.as_ref().and_then(|lane| lane.job) {
-            self.forget_vigil(job);
-            self.jobs.remove(&job);
+            self.abandon(job);
         }
         for index in lane.map(|lane| lane.alone).unwrap_or_default() {
             let place = &mut self.upstreams[index as usize];

@@ -3,6 +3,7 @@
 use super::again::count_of;
 use super::clients::transaction_of;
 use super::event_loop::EventLoop;
+use super::gather::{Gather, TAG_BITS};
 use super::lane::{Lane, Watch};
 use super::upstream::{For, Key};
 use super::vigil::Vigil;
@@ -23,6 +24,7 @@ pub(super) struct Job {
 }
 
 pub(super) enum What {
+    Gather(Box<Gather>),
     Steps(Steps),
     Vigil(Vigil),
 }
@@ -37,6 +39,10 @@ pub(super) struct Steps {
     /// Some group has run its share.
     begun: bool,
     broken: bool,
+    /// Whose the connections that watch are.
+    pub(super) owner: u64,
+    /// What is begun anew when a key has changed, instead of telling so.
+    pub(super) gather: Option<Box<Gather>>,
     /// The groups of the present step, by the parts of its replies.
     under_way: Vec<Option<usize>>,
 }
@@ -53,51 +59,9 @@ pub(super) struct Run {
     then: Vec<u8>,
 }
 
-impl EventLoop {
-    /// Enter a job; the client waits for it.
-    pub(super) fn begin(&mut self, client: &Client, lane: &mut Lane, what: What) -> u64 {
-        let id = self.next_job;
-        self.next_job += 1;
-        lane.busy_alone = true;
-        lane.job = Some(id);
-        let number = lane.sent();
-        let key = Key::shared(client, 0);
-        self.jobs.insert(id, Job { token: client.token, client: client.id, number, key, what });
-        id
-    }
-
-    /// A job has come to its end.
-    pub(super) fn finish(&mut self, id: u64, reply: &[u8]) {
-        let Some(job) = self.jobs.remove(&id) else { return };
-        if matches!(job.what, What::Vigil(_)) {
-            self.forget_vigil(id);
-        }
-        if let Some(lane) = self.lanes.get_mut(job.token as usize).and_then(Option::as_mut)
-            && lane.job == Some(id)
-        {
-            lane.job = None;
-        }
-        self.deliver(job.token, job.client, job.number, 0, reply);
-    }
-
-    /// A reply has come for a part of a job's present step.
-    pub(super) fn job_replied(&mut self, id: u64, part: u16, reply: &[u8]) {
-        match self.jobs.get(&id).map(|job| matches!(job.what, What::Vigil(_))) {
-            None => {} // Its client has gone.
-            Some(true) => self.vigil_replied(id, part, reply),
-            Some(false) => self.step_replied(id, part, reply),
-        }
-    }
-
-    /// Begin a transaction of a client that watches keys.
-    pub(super) fn begin_watched(
-        &mut self,
-        client: &Client,
-        lane: &mut Lane,
-        watches: &[Watch],
-        groups: &[Group],
-        merging: Merging,
-    ) {
+impl Steps {
+    /// The steps of a transaction in these groups, over these watching connections.
+    pub(super) fn new(watches: &[Watch], groups: &[Group], merging: Merging) -> Steps {
         let mut first = Vec::new();
         let mut steps: std::collections::VecDeque<Vec<Run>> = std::collections::VecDeque::new();
         let mut last = Vec::new();
@@ -122,15 +86,84 @@ impl EventLoop {
         if !last.is_empty() {
             steps.push_back(last);
         }
-        let what = Steps { steps, missing: 0, merging, begun: false, broken: false, under_way: Vec::new() };
-        let id = self.begin(client, lane, What::Steps(what));
+        let under_way = Vec::new();
+        Steps { steps, missing: 0, merging, begun: false, broken: false, owner: 0, gather: None, under_way }
+    }
+}
+
+impl EventLoop {
+    /// Enter a job; the client waits for it.
+    pub(super) fn begin(&mut self, client: &Client, lane: &mut Lane, what: What) -> u64 {
+        let id = self.next_job;
+        self.next_job += 1;
+        lane.busy_alone = true;
+        lane.job = Some(id);
+        let number = lane.sent();
+        let key = Key::shared(client, 0);
+        self.jobs.insert(id, Job { token: client.token, client: client.id, number, key, what });
+        id
+    }
+
+    /// A job has come to its end.
+    pub(super) fn finish(&mut self, id: u64, reply: &[u8]) {
+        let Some(job) = self.jobs.remove(&id) else { return };
+        match &job.what {
+            What::Vigil(_) => self.forget_vigil(id),
+            What::Gather(gather) => self.release(job.key.database, gather),
+            What::Steps(steps) => {
+                if let Some(gather) = &steps.gather {
+                    self.release(job.key.database, gather);
+                }
+            }
+        }
+        if let Some(lane) = self.lanes.get_mut(job.token as usize).and_then(Option::as_mut)
+            && lane.job == Some(id)
+        {
+            lane.job = None;
+        }
+        self.deliver(job.token, job.client, job.number, 0, reply);
+    }
+
+    /// A reply has come for a part of a job's present step.
+    pub(super) fn job_replied(&mut self, id: u64, part: u16, reply: &[u8]) {
+        match self.jobs.get(&id).map(|job| &job.what) {
+            None => {} // Its client has gone.
+            Some(What::Vigil(_)) => self.vigil_replied(id, part, reply),
+            Some(What::Gather(_)) => self.gather_replied(id, part, reply),
+            Some(What::Steps(_)) => self.step_replied(id, part, reply),
+        }
+    }
+
+    /// The client of a job has gone. What may have begun to write is done to its end.
+    pub(super) fn abandon(&mut self, id: u64) {
+        match self.jobs.get(&id).map(|job| &job.what) {
+            Some(What::Gather(_)) => return,
+            Some(What::Steps(steps)) if steps.gather.is_some() => return,
+            _ => {}
+        }
+        self.forget_vigil(id);
+        self.jobs.remove(&id);
+    }
+
+    /// Begin a transaction of a client that watches keys.
+    pub(super) fn begin_watched(
+        &mut self,
+        client: &Client,
+        lane: &mut Lane,
+        watches: &[Watch],
+        groups: &[Group],
+        merging: Merging,
+    ) {
+        let mut steps = Steps::new(watches, groups, merging);
+        steps.owner = client.id;
+        let id = self.begin(client, lane, What::Steps(steps));
         self.next_step(id);
     }
 
-    fn next_step(&mut self, id: u64) {
+    pub(super) fn next_step(&mut self, id: u64) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let What::Steps(steps) = &mut job.what else { return };
-        let (key, client) = (job.key, job.client);
+        let (key, owner) = (job.key, steps.owner);
         let Some(runs) = steps.steps.pop_front() else {
             let mut out = Reply::new(key.resp3);
             let merging = std::mem::replace(&mut steps.merging, Merging::given(0, b""));
@@ -140,7 +173,7 @@ impl EventLoop {
         steps.missing = runs.len();
         steps.under_way = runs.iter().map(|run| run.group).collect();
         for (part, run) in runs.into_iter().enumerate() {
-            let still = |upstream: &super::upstream::Upstream| upstream.key.owner == client;
+            let still = |upstream: &super::upstream::Upstream| upstream.key.owner == owner;
             let connection = match run.watching {
                 // Its place may be another connection's by now.
                 Some(at) if !self.upstreams[at as usize].as_deref().is_some_and(still) => {
@@ -165,6 +198,9 @@ impl EventLoop {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let resp3 = job.key.resp3;
         let What::Steps(steps) = &mut job.what else { return };
+        if part >> TAG_BITS > 0 && steps.gather.is_some() {
+            return; // It answers what was asked before the steps.
+        }
         let nothing = matches!(reply, b"*-1\r\n" | b"_\r\n" | b"$-1\r\n");
         match steps.under_way.get(part as usize).copied().flatten() {
             Some(group) => {
@@ -183,6 +219,11 @@ impl EventLoop {
             let left: Vec<Run> = steps.steps.drain(..).flatten().collect();
             for connection in left.iter().filter_map(|run| run.watching) {
                 self.forget_watch(connection);
+            }
+            if let Some(What::Steps(steps)) = self.jobs.get_mut(&id).map(|job| &mut job.what)
+                && let Some(gather) = steps.gather.take()
+            {
+                return self.gather_again(id, gather);
             }
             let mut out = Reply::new(resp3);
             out.null_array();

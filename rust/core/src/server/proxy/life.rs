@@ -55,6 +55,7 @@ impl EventLoop {
         }
         self.stale_until = 0;
         self.renew_vigils();
+        self.gathers_lost(None);
         self.hurry_waiting();
     }
 

@@ -2,7 +2,7 @@
 //!
 //! `clients` parses requests and sends them where they belong, `lane` keeps a client's replies in order, `upstream` speaks
 //! with a node, `event_loop` ties them to sockets, `life` is how it begins to end and gets other maps. `again` is what becomes of a request whose node does not serve it
-//! now, `jobs` and `vigil` are what takes several steps, `channels` listens for all who listen. What to do with a
+//! now, `jobs`, `vigil` and `gather` are what takes several steps, `channels` listens for all who listen. What to do with a
 //! request is decided in `crate::route`.
 
 mod again;
@@ -10,12 +10,14 @@ mod carry;
 mod channels;
 mod clients;
 mod event_loop;
+mod gather;
 mod handover;
 mod jobs;
 mod lane;
 mod life;
 mod options;
 mod rights;
+mod scratch;
 mod trouble;
 mod upstream;
 mod vigil;

@@ -46,6 +46,15 @@ pub(super) const TRACKER: u64 = u64::MAX - 1;
 /// The owner of connections to nodes that answer reads in place of the main (`again`).
 pub(super) const READER: u64 = u64::MAX - 2;
 
+/// The owners of connections over which keys are watched while something is run over them here (`gather`): this and those
+/// before it, one for each that is under way.
+pub(super) const GATHERER: u64 = u64::MAX - 3;
+
+/// Whether a connection is one of these.
+pub(super) fn is_gatherer(owner: u64) -> bool {
+    (GATHERER - 0xFFFF_FFFF..=GATHERER).contains(&owner)
+}
+
 /// Who a reply is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum For {
@@ -149,6 +158,7 @@ impl Upstream {
         }
         match key.owner {
             0 | LISTENER => {}
+            owner if is_gatherer(owner) => {}
             TRACKER => upstream.greet(&[b"CLIENT", b"TRACKING", b"ON"]),
             READER => upstream.send_words(For::Nobody, &[b"READONLY"]),
             _ => upstream.send_words(For::Identity, &[b"CLIENT", b"ID"]),
@@ -292,7 +302,7 @@ impl Upstream {
                     };
                     if front.replies > 1 {
                         front.replies -= 1;
-                        if turns_away(reply) {
+                        if turns_away(reply) || (reply[0] == b'-' && is_gatherer(self.key.owner)) {
                             front.turned_away = Some(reply.into());
                         }
                         continue;
@@ -322,11 +332,14 @@ impl Upstream {
 /// Answered requests beyond which their bytes are let go, though others are still under way.
 const SPENT: usize = 16 * 1024;
 
+/// A script asked for keys of other nodes before it had done anything: it can be run where all of them are (`gather`).
+pub(super) const NON_LOCAL: &[u8] = b"-NONLOCAL ";
+
 /// Whether an error says that the request did not run here but may elsewhere, or soon.
 #[inline]
 pub(super) fn turns_away(reply: &[u8]) -> bool {
     reply.first() == Some(&b'-')
-        && [&b"-MOVED "[..], b"-READONLY ", b"-LOADING ", b"-TRYAGAIN ", b"-CLUSTERDOWN ", b"-MASTERDOWN "]
+        && [&b"-MOVED "[..], b"-READONLY ", b"-LOADING ", b"-TRYAGAIN ", b"-CLUSTERDOWN ", b"-MASTERDOWN ", NON_LOCAL]
             .iter()
             .any(|code| reply.starts_with(code))
 }
