@@ -25,6 +25,8 @@ class Row:
     seq: int = 0
     acked: int = 0
     lag_ms: int = 0
+    lag_bytes: int = 0
+    sent_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,16 @@ class Evidence:
         expected = copies_of(report.node, topology)
         for peer in expected | set(rows):
             row = rows.get(peer) or Row(peer, True, ABSENT)
-            fresh = Link(report.epoch, row.state, row.seq, row.acked, 0, row.lag_ms, run=report.run)
+            fresh = Link(
+                report.epoch,
+                row.state,
+                row.seq,
+                row.acked,
+                lag_ms=row.lag_ms,
+                lag_bytes=row.lag_bytes,
+                run=report.run,
+                sent_bytes=row.sent_bytes,
+            )
             self.links[report.node, peer] = after_row(self.links.get((report.node, peer)), fresh, now)
         for row in report.rows:
             if not row.outgoing:
@@ -118,4 +129,6 @@ def row_from(told: dict[str, Any]) -> Row:
         seq=int(told.get("seq", 0)),
         acked=int(told.get("acked", 0)),
         lag_ms=int(told.get("lag-ms", 0)),
+        lag_bytes=int(told.get("lag-bytes", 0)),
+        sent_bytes=int(told.get("bytes", 0)),
     )

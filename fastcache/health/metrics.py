@@ -80,11 +80,15 @@ def replication_metrics(service: Service) -> Iterator[Metric]:
     labels = ["main", "replica"]
     lag = GaugeMetricFamily("fastcache_replication_lag_seconds", "Age of what a copy lacks.", labels=labels)
     behind = GaugeMetricFamily("fastcache_replication_lag_writes", "Writes that a copy lacks.", labels=labels)
+    held = GaugeMetricFamily(
+        "fastcache_replication_lag_bytes", "Bytes of writes that a copy lacks.", labels=labels
+    )
     for one in told["streams"]:
         if one["lagMs"] is not None:
             lag.add_metric([one["main"], one["copy"]], one["lagMs"] / 1000)
             behind.add_metric([one["main"], one["copy"]], one["behind"])
-    yield from (lag, behind)
+            held.add_metric([one["main"], one["copy"]], one["lagBytes"])
+    yield from (lag, behind, held)
 
 
 def rebalance_metrics(service: Service) -> Iterator[Metric]:

@@ -408,6 +408,7 @@ class Replication:
                     (group.main, name),
                     {"main": group.main, "copy": name, "inSync": 0, "joining": 0, "learning": 0}
                     | {"state": link.state if link else "unknown", "lagMs": link.lag_ms if link else None}
+                    | {"lagBytes": link.lag_bytes if link else None}
                     | {"behind": max(link.seq - link.acked, 0) if link else None},
                 )
                 kind = (

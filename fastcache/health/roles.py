@@ -53,7 +53,11 @@ class Link:
     lag_ms: int = 0
     # Since when, by the clock of whoever asks, the stream has not been `streaming`; 0 while it is.
     broken_since: float = 0.0
+    # Since when it has, besides, brought the copy no further.
+    stalled_since: float = 0.0
     run: str = ""
+    lag_bytes: int = 0
+    sent_bytes: int = 0
 
     @property
     def in_sync(self) -> bool:
@@ -68,10 +72,12 @@ COPYING = "copying"
 def after_row(before: Link | None, row: Link, at: float) -> Link:
     """Take in what a main says now. A new topology or a new run of the main begins a new floor."""
     known = before if before and before.epoch == row.epoch and before.run == row.run else None
-    broken = 0.0
+    broken = stalled = 0.0
     if row.state != STREAMING:
         broken = before.broken_since if before and before.broken_since else at
-    return replace(row, floor=known.floor if known else row.seq, broken_since=broken)
+        advances = known and row.state == COPYING and row.sent_bytes > known.sent_bytes
+        stalled = before.stalled_since if before and before.stalled_since and not advances else at
+    return replace(row, floor=known.floor if known else row.seq, broken_since=broken, stalled_since=stalled)
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,10 +249,13 @@ class Assignment:
         link = self.view.links.get((main, name))
         if link is None or link.epoch != self.epoch or not link.broken_since:
             return False
+        if self.silent(name):
+            return self.view.now - link.broken_since >= self.view.patience
         # One that lives holds what it held, also while its main brings it up to date: as a learner it would
-        # protect nothing. Replies are held meanwhile, no longer than a client bears.
-        patience = self.view.patience if self.silent(name) else self.view.resync_patience
-        return self.view.now - link.broken_since >= patience
+        # protect nothing. In strict mode that may take as long as it goes on: a main needs of it only the slots
+        # that are asked for, and brings those first. Otherwise writes must not wait for that.
+        since = link.stalled_since if self.view.strict else link.broken_since
+        return self.view.now - since >= self.view.resync_patience
 
     def promoted(self, group: Group) -> Group:
         """A main that is gone hands over to the best of its copies; without one the slots stay with it."""

@@ -49,6 +49,10 @@ class Outgoing:
     # When the newest thing was sent that the copy has answered: the lease runs from then.
     lease_from: float = -1e9
     copied: set[int] = field(default_factory=set)
+    # Slots that the copy says it has in full, and up to which record; slots still to be copied; what it was sent.
+    filled: dict[int, int] = field(default_factory=dict)
+    due: list[int] = field(default_factory=list)
+    sent_bytes: int = 0
 
 
 @dataclass
@@ -60,6 +64,9 @@ class Incoming:
     run: str = ""
     seq: int = -1
     heard: float = 0.0
+    # While it is filled: slots that are here in full, and up to which record.
+    filled: set[int] = field(default_factory=set)
+    applied: int = -1
 
 
 @dataclass
@@ -162,7 +169,15 @@ class SimulatedNode:
     def report(self) -> Report:
         """What a check is told."""
         rows = [
-            Row(name, True, "connecting" if out.session.broken else out.state, self.run, self.seq, out.acked)
+            Row(
+                name,
+                True,
+                "connecting" if out.session.broken else out.state,
+                self.run,
+                self.seq,
+                out.acked,
+                sent_bytes=out.sent_bytes,
+            )
             for name, out in self.outgoing.items()
         ]
         for name, one in self.incoming.items():
@@ -224,17 +239,22 @@ class SimulatedNode:
             group = groups.get(one.slot)
             if group is None or group.main != self.name or not self.accepted():
                 one.answer("unknown")
-            elif all(self.holds(name, one.seq) for name in group.replicas):
+            elif all(self.holds(name, one.slot, one.seq) for name in group.replicas):
                 self.conclude(one, group)
             else:
                 still.append(one)
         self.waiting = still
 
-    def holds(self, name: str, seq: int) -> bool:
+    def holds(self, name: str, slot: int, seq: int) -> bool:
         out = self.outgoing.get(name)
         if self.world.mutant == "goes-on-without-grant" and (out is None or out.session.broken):
             return True
-        return out is not None and out.acked >= seq
+        if out is not None and slot in out.due and not out.session.broken:
+            # Somebody waits for it: it comes first.
+            out.due.remove(slot)
+            out.due.insert(0, slot)
+        mutant = self.world.mutant == "filled-before-confirmed" and out is not None and slot in out.copied
+        return out is not None and (out.acked >= seq or out.filled.get(slot, -1) >= seq or mutant)
 
     def conclude(self, one: Waiting, group: Group) -> None:
         if one.kind != "read":
@@ -303,19 +323,23 @@ class SimulatedNode:
             return
         run_now = self.run
         self.transmit(name, lambda copy: copy.begin_copy(session, run_now))
+        out.due = list(slots)
         each = self.world.dice.choice([0.02, 0.15])
-        for number, slot in enumerate(slots):
-            self.later(each * (number + 0.5), self.copying(session, slot))
-        self.later(each * (len(slots) + 0.5), self.copied(session, sorted(slots)))
+        self.later(each, self.copying(session, sorted(slots), each))
 
-    def copying(self, session: Session, slot: int) -> Callable[[], None]:
+    def copying(self, session: Session, slots: list[int], each: float) -> Callable[[], None]:
         def copy_slot() -> None:
             out = self.outgoing.get(session.copy)
             if out is None or out.session is not session or session.broken:
                 return
+            slot = out.due.pop(0)
             value, _ = self.values.get(slot, (None, 0))
             out.copied.add(slot)
-            self.transmit(session.copy, lambda copy: copy.take_copy(session, slot, value))
+            out.sent_bytes += 1
+            seq = self.seq
+            self.transmit(session.copy, lambda copy: copy.take_copy(session, slot, value, seq))
+            following = self.copying(session, slots, each) if out.due else self.copied(session, slots)
+            self.later(each, following)
 
         return copy_slot
 
@@ -329,6 +353,15 @@ class SimulatedNode:
             self.transmit(session.copy, lambda copy: copy.end_copy(session, seq))
 
         return end
+
+    def take_filled(self, session: Session, slots: frozenset[int], seq: int, sent: float) -> None:
+        out = self.outgoing.get(session.copy)
+        if out is None or out.session is not session:
+            return
+        for slot in slots:
+            out.filled[slot] = max(seq, out.filled.get(slot, -1))
+        out.lease_from = max(out.lease_from, sent)
+        self.settle()
 
     def take_ack(self, session: Session, seq: int, sent: float) -> None:
         out = self.outgoing.get(session.copy)
@@ -361,10 +394,20 @@ class SimulatedNode:
                 if group.main == session.main and self.name in group.copies:
                     self.values.pop(slot, None)
 
-    def take_copy(self, session: Session, slot: int, value: Any) -> None:
+    def take_copy(self, session: Session, slot: int, value: Any, seq: int) -> None:
         if one := self.current(session):
             one.heard = self.world.now
             self.values[slot] = (value, 0)
+            one.filled.add(slot)
+            one.applied = max(one.applied, seq)
+            self.fill(session, one, self.world.now - 1e6)
+
+    def fill(self, session: Session, one: Incoming, sent: float) -> None:
+        """Say which slots are here, up to which record; a main may count on us from `sent` on."""
+        self.last_ack = max(self.last_ack, self.world.now)
+        main, slots, seq = self.world.nodes[session.main], frozenset(one.filled), one.applied
+        if not self.world.send(self.name, session.main, lambda: main.take_filled(session, slots, seq, sent)):
+            session.broken = True
 
     def end_copy(self, session: Session, seq: int) -> None:
         if one := self.current(session):
@@ -382,6 +425,9 @@ class SimulatedNode:
             one.seq = seq
             self.applied[session.main] = (one.run, seq)
             self.acknowledge(session, seq, sent)
+        else:
+            one.applied = max(one.applied, seq)
+            self.fill(session, one, sent)
 
     def take_beat(self, session: Session, seq: int, sent: float) -> None:
         one = self.current(session)
@@ -392,6 +438,9 @@ class SimulatedNode:
             one.seq = max(one.seq, seq)
             self.applied[session.main] = (one.run, one.seq)
             self.acknowledge(session, one.seq, sent)
+        else:
+            one.applied = max(one.applied, seq)
+            self.fill(session, one, sent)
 
     def acknowledge(self, session: Session, seq: int, sent: float) -> None:
         """Say that everything up to `seq` is here; a main may count on us from `sent` on."""
@@ -407,10 +456,7 @@ class SimulatedNode:
         self.later(HEARTBEAT, self.beat)
         groups = self.groups()
         for name, out in self.outgoing.items():
-            if out.state == "streaming" and set(out.copied) >= {
-                s for s, g in groups.items() if g.main == self.name and name in g.copies
-            }:
-                self.transmit(name, partial(beaten, out.session, self.seq, self.world.now))
+            self.transmit(name, partial(beaten, out.session, self.seq, self.world.now))
         if self.accepted():
             for group in groups.values():
                 if group.main == self.name:

@@ -34,6 +34,7 @@ MUTANTS = (
     "announce-before-save",
     "copy-over-replica",
     "alone-without-replicas",
+    "filled-before-confirmed",
 )
 
 

@@ -413,7 +413,7 @@ fn own(lines: &mut Lines, engine: &mut Engine) {
         lines.put(name, value);
     }
     if let Some(replication) = &engine.replication {
-        for (name, value) in told::figures(replication, engine.tail.seq(), super::replicate::steady_ms()) {
+        for (name, value) in told::figures(replication, &engine.tail, super::replicate::steady_ms()) {
             lines.put(name, value as u64);
         }
     }

@@ -31,6 +31,9 @@ pub enum Frame<'a> {
     Final { seq: u64 },
     /// From the replica: all up to `seq` is applied; `clock` is the latest it was sent.
     Ack { seq: u64, clock: u64 },
+    /// From a replica that is being filled: the first `copied` slots that it was told are complete are, and all records
+    /// up to `seq` of these are applied. Sent only to mains that understand it, see [`super::Sink`].
+    Filling { copied: u64, seq: u64, clock: u64 },
     /// From the replica: what it has of some slots, (slot, digest) each; zero for nothing.
     Digests { pairs: &'a [u8] },
 }
@@ -104,6 +107,10 @@ impl<'a> Frame<'a> {
                 numbers(out, &[seq]);
                 8
             }
+            Frame::Filling { copied, seq, clock } => {
+                numbers(out, &[copied, seq, clock]);
+                9
+            }
         };
         out[at + 8] = kind;
         finish(out, at);
@@ -131,6 +138,7 @@ impl<'a> Frame<'a> {
             6 => Frame::Ack { seq: fields.number()?, clock: fields.number()? },
             DIGESTS if fields.0.len().is_multiple_of(10) => Frame::Digests { pairs: fields.rest() },
             8 => Frame::Final { seq: fields.number()? },
+            9 => Frame::Filling { copied: fields.number()?, seq: fields.number()?, clock: fields.number()? },
             _ => return Err(Garbage("there is no such frame")),
         };
         if !fields.0.is_empty() {
@@ -178,7 +186,7 @@ impl<'a> Fields<'a> {
 mod tests {
     use super::*;
 
-    const SAMPLES: [Frame<'static>; 9] = [
+    const SAMPLES: [Frame<'static>; 10] = [
         Frame::Start { run: b"a/7", seq: 9, whole: true },
         Frame::Tail { seq: u64::MAX, clock: 5, records: b"abc" },
         Frame::Tail { seq: 1, clock: 5, records: b"" },
@@ -188,6 +196,7 @@ mod tests {
         Frame::Ack { seq: 4, clock: 8 },
         Frame::Digests { pairs: &[1, 0, 2, 0, 0, 0, 0, 0, 0, 0] },
         Frame::Final { seq: 12 },
+        Frame::Filling { copied: 3, seq: 7, clock: 1 },
     ];
 
     #[test]

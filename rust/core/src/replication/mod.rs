@@ -29,6 +29,7 @@ use crate::stream::SlotSet;
 use crate::stream::codec;
 use crate::topology::document::Node;
 use moves::{Moves, Moving};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 
@@ -60,6 +61,8 @@ pub struct Replication {
     pub moves: Moves,
     /// Whether any replica lacks a write that is older than may be; looked at once in every turn.
     pub late: bool,
+    /// Slots that somebody waits for while a replica is being filled: they are copied first.
+    pub wanted: RefCell<Vec<u16>>,
     /// Slots that were ours or copied here, and are neither any more: what they hold is dropped bit by bit.
     stray: SlotSet,
     /// Replicas in sync, as the topology says, that are not connected.
@@ -92,7 +95,12 @@ impl Replication {
         }
         let absent = self.absent.iter().filter_map(|absent| absent.since.map(|since| now.saturating_sub(since)));
         let connected = self.sources.iter().map(|source| source.lag_ms(now));
-        self.late = bound > 0 && absent.chain(connected).any(|lag| lag > bound);
+        // While a replica is being filled, each slot is looked at.
+        let filling = self.sources.iter().any(|source| !source.whole && source.moves.is_empty());
+        self.late = bound > 0 && (filling || absent.chain(connected).any(|lag| lag > bound));
+        for slot in std::mem::take(self.wanted.get_mut()) {
+            self.sources.iter_mut().filter(|source| source.moves.is_empty()).for_each(|source| source.hurry(slot));
+        }
     }
 
     /// Whether there are slots to be dropped.
@@ -321,9 +329,10 @@ fn lost(engine: &Engine, before: &Membership, now: &Membership, source: &Source)
     count
 }
 
-/// What numbers of records mean something within: the life of the process, and the time since which they are kept.
+/// What numbers of records mean something within: the life of the process, and the time since which they are kept. The
+/// third part says that we understand [`frames::Frame::Filling`]: to a node of an older release it is part of the name.
 pub fn run_of(engine: &Engine) -> String {
-    format!("{}/{:x}", engine.run_id, engine.tail.run())
+    format!("{}/{:x}/f", engine.run_id, engine.tail.run())
 }
 
 /// What a replica asks for.

@@ -44,6 +44,12 @@ pub struct Sink {
     pub whole: bool,
     /// Slots that have been copied.
     pub copied: usize,
+    /// Up to which record everything is applied of the slots that are here, whether all are or not.
+    applied: u64,
+    /// Whether the main has said where it begins: before that, what we know is of another stream.
+    begun: bool,
+    /// Whether the main wants to know how far the copy is (see [`super::run_of`]).
+    reports: bool,
     /// Bytes of records and entries that have come.
     pub bytes: u64,
     /// The latest of the main's clock.
@@ -118,6 +124,9 @@ impl Sink {
             seq: 0,
             whole: false,
             copied: 0,
+            applied: 0,
+            begun: false,
+            reports: false,
             bytes: 0,
             clock: 0,
             heard: 0,
@@ -135,14 +144,16 @@ impl Sink {
         match frame {
             Frame::Start { run, seq, whole } => {
                 self.run = String::from_utf8_lossy(run).into_owned();
-                (self.seq, self.whole) = (seq, !whole);
+                (self.seq, self.applied, self.whole) = (seq, seq, !whole);
+                self.reports = self.run.split('/').nth(2).is_some();
+                self.begun = true;
                 self.copied = if whole { 0 } else { self.slots.len() };
                 self.telling = whole.then_some(0);
                 self.failures = 0;
             }
             Frame::Tail { seq, clock, records } => {
                 self.apply(engine, records)?;
-                self.clock = clock;
+                (self.clock, self.applied) = (clock, seq);
                 if self.whole {
                     self.seq = seq;
                 }
@@ -170,7 +181,9 @@ impl Sink {
                 self.over = true;
             }
             Frame::Final { .. } => return Err("it hands over what does not move".into()),
-            Frame::Ack { .. } | Frame::Digests { .. } => return Err("it sends what only a replica sends".into()),
+            Frame::Ack { .. } | Frame::Filling { .. } | Frame::Digests { .. } => {
+                return Err("it sends what only a replica sends".into());
+            }
         }
         Ok(())
     }
@@ -219,11 +232,20 @@ impl Sink {
 
     /// What is to be said now: digests as long as there are any to be told, and what we have applied.
     pub fn say(&mut self, engine: &Engine, out: &mut Vec<u8>, now_ms: u64) {
+        if !self.begun {
+            return;
+        }
         if let Some(from) = self.telling {
             self.tell_digests(engine, from, out);
         }
-        // As long as the copy is not whole nothing is acknowledged, but that we are here.
-        Frame::Ack { seq: if self.whole { self.seq } else { 0 }, clock: self.clock }.write(out);
+        let clock = self.clock;
+        let said = match self.whole {
+            true => Frame::Ack { seq: self.seq, clock },
+            false if self.reports => Frame::Filling { copied: self.copied as u64, seq: self.applied, clock },
+            // Nothing is acknowledged, but that we are here.
+            false => Frame::Ack { seq: 0, clock },
+        };
+        said.write(out);
         self.promised = now_ms;
     }
 
@@ -252,6 +274,7 @@ impl Sink {
     /// The connection is lost: when to try again.
     pub fn lost(&mut self, now_ms: u64) {
         self.token = None;
+        self.begun = false;
         self.telling = None;
         self.arriving = None;
         self.applier.abandon_group();

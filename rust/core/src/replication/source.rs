@@ -4,6 +4,8 @@
 //! that everything arrives in the order in which it happened. A slot of many keys is copied in slices: while that
 //! lasts, its records are written by effect (see [`Tail::by_effect`]), which is right whether or not the key has been
 //! copied yet. What is sent is bounded by what the connection has not taken; who does not keep up falls off the tail.
+//! The replica says which slots it has in full, and strict requests for those need not wait for the others: so a copy
+//! that takes long holds up nobody. Slots that somebody waits for are copied first ([`Source::hurry`]).
 
 use super::frames::{self, Frame};
 use crate::command::client::Token;
@@ -40,9 +42,19 @@ pub struct Source {
     pub slots: SlotSet,
     cursor: Cursor,
     flowing: SlotSet,
-    /// Slots that it has told the digest of and that are to be copied.
-    due: VecDeque<(u16, u64)>,
+    /// Slots that are to be copied, with the digest that it has told, if it has.
+    due: VecDeque<(u16, Option<u64>)>,
     walk: Option<Walk>,
+    /// Slots that it was told are complete and has not confirmed, in order; how many it has confirmed; which.
+    told: VecDeque<u16>,
+    confirmed: u64,
+    filled: SlotSet,
+    /// Up to which record it has applied everything of the slots that it has confirmed.
+    filled_to: u64,
+    /// Slots that were brought forward.
+    hurried: SlotSet,
+    /// When the stream began, ms of the steady clock.
+    pub began: u64,
     /// Whether it has everything, and only the tail is to be sent.
     pub whole: bool,
     /// Slots that it has in full, of all it gets.
@@ -84,6 +96,12 @@ impl Source {
             cursor,
             due: VecDeque::new(),
             walk: None,
+            told: VecDeque::new(),
+            confirmed: 0,
+            filled: SlotSet::default(),
+            filled_to: 0,
+            hurried: SlotSet::default(),
+            began: now,
             whole,
             bytes: 0,
             sent: cursor.seq - 1,
@@ -131,11 +149,16 @@ impl Source {
             out.extend_from_slice(&[0; 8]);
             out.extend_from_slice(&now.to_le_bytes());
             let start = out.len();
-            let mut end = false;
-            while out.len() - start < FRAME {
+            let (mut end, mut grouped) = (false, false);
+            // Not between records that belong together: the replica would acknowledge what it has not applied.
+            while out.len() - start < FRAME || grouped {
                 match tail.next(&mut self.cursor)? {
-                    Some(record) if record.concerns(&self.flowing) => out.extend_from_slice(record.bytes),
-                    Some(_) => {}
+                    Some(record) => {
+                        if record.concerns(&self.flowing) {
+                            out.extend_from_slice(record.bytes);
+                        }
+                        grouped = (grouped || record.kind == Kind::Begin) && record.kind != Kind::End;
+                    }
                     None => {
                         end = true;
                         break;
@@ -174,9 +197,8 @@ impl Source {
             tail.by_effect(slot, true);
             self.walk = Some(Walk { slot, database: 0, cursor: 0 });
             Frame::Copy { slot, first: true, entries: &[] }.write(out);
-        } else if super::digest(store, slot) == digest {
-            self.copied += 1;
-            Frame::Copied { slot, same: true }.write(out);
+        } else if digest == Some(super::digest(store, slot)) {
+            self.complete(slot, true, out);
         } else {
             let at = begin_copy(out, slot, true);
             for database in 0..DATABASES as u8 {
@@ -185,10 +207,36 @@ impl Source {
                 }
             }
             frames::finish(out, at);
-            self.copied += 1;
-            Frame::Copied { slot, same: false }.write(out);
+            self.complete(slot, false, out);
         }
         self.done_with_all(tail, out)
+    }
+
+    fn complete(&mut self, slot: u16, same: bool, out: &mut Vec<u8>) {
+        self.copied += 1;
+        self.told.push_back(slot);
+        Frame::Copied { slot, same }.write(out);
+    }
+
+    /// Somebody waits for a slot that it does not have: it is the next to be copied.
+    pub fn hurry(&mut self, slot: u16) {
+        if self.whole || !self.slots.contains(slot) || self.flowing.contains(slot) || self.hurried.contains(slot) {
+            return;
+        }
+        self.hurried.insert(slot);
+        let at = self.due.iter().position(|&(each, _)| each == slot);
+        let digest = at.and_then(|at| self.due.remove(at)).and_then(|(_, digest)| digest);
+        self.due.push_front((slot, digest));
+    }
+
+    /// Whether it has a slot in full, and will have every write to it in order.
+    pub fn covers(&self, slot: u16) -> bool {
+        self.whole || self.filled.contains(slot)
+    }
+
+    /// Whether it has all of a slot up to a record.
+    pub fn has(&self, slot: u16, seq: u64) -> bool {
+        self.whole && self.acked >= seq || self.filled.contains(slot) && self.filled_to >= seq
     }
 
     fn slice(&mut self, tail: &mut Tail, store: &Store, out: &mut Vec<u8>) {
@@ -209,9 +257,8 @@ impl Source {
         if usize::from(walk.database) == DATABASES {
             let slot = walk.slot;
             self.walk = None;
-            self.copied += 1;
             tail.by_effect(slot, false);
-            Frame::Copied { slot, same: false }.write(out);
+            self.complete(slot, false, out);
         }
     }
 
@@ -238,20 +285,40 @@ impl Source {
                 }
                 Ok(())
             }
+            Frame::Filling { copied, seq, clock } => {
+                if seq > self.sent || copied > self.confirmed + self.told.len() as u64 {
+                    return Err("it acknowledges what it was not sent");
+                }
+                for slot in self.told.drain(..copied.saturating_sub(self.confirmed) as usize) {
+                    self.filled.insert(slot);
+                }
+                self.confirmed = self.confirmed.max(copied);
+                self.filled_to = self.filled_to.max(seq);
+                self.clock = self.clock.max(clock);
+                while self.open.front().is_some_and(|&(number, _)| number <= self.filled_to) {
+                    self.open.pop_front();
+                }
+                Ok(())
+            }
             Frame::Digests { pairs } => {
                 if self.due.len() > usize::from(crate::slot::SLOT_COUNT) {
                     return Err("it tells more slots than there are");
                 }
-                self.due.extend(frames::pairs(pairs));
+                self.due.extend(frames::pairs(pairs).map(|(slot, digest)| (slot, Some(digest))));
                 Ok(())
             }
             _ => Err("it sends what only a main sends"),
         }
     }
 
-    /// How long the oldest record that it has not applied has been waiting, ms.
+    /// How long the oldest record that it has not applied has been waiting, ms; of slots that it has, while it is filled.
     pub fn lag_ms(&self, now_ms: u64) -> u64 {
         self.open.front().map_or(0, |&(_, at)| now_ms.saturating_sub(at))
+    }
+
+    /// Bytes of records that it has not applied, of all slots: those it was sent last, and those to come.
+    pub fn lag_bytes(&self, tail: &Tail) -> u64 {
+        tail.bytes_after(self.acked.max(self.filled_to))
     }
 
     /// It will be served no more: undo what it left in the tail.

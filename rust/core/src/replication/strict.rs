@@ -4,7 +4,9 @@
 //! replicas of its slots have acknowledged the last record of these slots: nobody sees what could still be lost. Every
 //! reply needs, besides, that each of these replicas has sent back our clock less than a lease before the request was
 //! run. A replica that is promoted waits for a lease before it serves, so a main that was deposed without knowing it
-//! answers nothing that is not true any more. Nothing here reads a clock or opens a socket.
+//! answers nothing that is not true any more. A replica that is brought up to date after a failover counts slot by slot:
+//! for those that it has confirmed, and those that are waited for are brought up to date first. Nothing here reads a
+//! clock or opens a socket.
 
 use super::{LEASE_MS, Replication};
 use crate::command::client::{Client, Token};
@@ -137,8 +139,15 @@ fn admit_carefully(
             for &peer in peers {
                 let name = &membership.document.nodes()[usize::from(peer)].id;
                 let source = replication.sources.iter().find(|source| source.peer == *name && source.moves.is_empty());
-                if strict && source.is_none_or(|source| !source.whole) {
+                if strict && source.is_none_or(|source| !source.covers(slot)) {
                     verdict = Err(Fault::NO_REPLICAS);
+                }
+                if let Some(filling) = source.filter(|source| !source.covers(slot)) {
+                    // Whoever does not care for strictness may go on for a while, but not for the whole of a long copy.
+                    replication.wanted.borrow_mut().push(slot);
+                    if !strict && bound > 0 && now > filling.began + bound {
+                        verdict = Err(Fault::NO_REPLICAS);
+                    }
                 }
                 let lag = source.map_or_else(|| replication.absent_ms(name, now), |source| source.lag_ms(now));
                 if !strict && bound > 0 && lag > bound {
@@ -178,6 +187,11 @@ pub fn hold(
     if free && client.held.is_empty() {
         return false;
     }
+    if let Some(replication) = &engine.replication
+        && replication.sources.iter().any(|source| !source.whole)
+    {
+        replication.wanted.borrow_mut().extend(needs.iter().map(|&(slot, _)| slot));
+    }
     let bytes = reply.bytes()[start..].to_vec();
     reply.truncate(start);
     if client.held.is_empty() {
@@ -215,8 +229,7 @@ fn verdict(engine: &Engine, needs: &[(u16, u64)], writes: bool, at: u64) -> Verd
             replication.sources.iter().any(|source| {
                 source.peer == *name
                     && source.moves.is_empty()
-                    && source.whole
-                    && source.acked >= seq
+                    && source.has(slot, seq)
                     && source.clock + LEASE_MS * 1000 > at
             })
         };

@@ -104,6 +104,7 @@ impl Pair {
         self.now += 1 + self.random.bits() % 60;
         let engine = &mut self.main.engine;
         let mut replication = engine.replication.take().unwrap();
+        replication.note_lag(engine.tail.seq(), self.now, 1000);
         for source in &mut replication.sources {
             source.pump(&mut engine.tail, &engine.store, &mut self.wire, self.now * 1000).unwrap();
         }
@@ -442,6 +443,50 @@ fn a_main_reads_only_while_its_replica_has_lately_sent_back_its_clock() {
     assert_eq!(pair.ask(other, &["GET", "k"]), "");
     obey(&mut pair.main.engine, flagged(3, "b", STRICT, "replicas")).unwrap();
     assert_eq!(pair.heard(other), "-MOVED 7629 10.0.0.2:7002");
+}
+
+#[test]
+fn while_a_replica_is_brought_up_to_date_only_slots_that_it_has_not_got_wait_and_those_come_first() {
+    let (mut pair, other) = strict_pair(13);
+    pair.cut();
+    pair.sink().whole = false; // Its main is another life now.
+    let long = "x".repeat(4000);
+    pair.main.engine.clients.get_mut(0).unwrap().consistency = Some(false);
+    (0..1500).for_each(|number| drop(pair.ask(0, &["SET", &format!("k{number}"), &long])));
+    pair.connect();
+    let covers = |pair: &Pair, key: &str| {
+        pair.main.engine.replication.as_ref().unwrap().sources[0].covers(crate::slot::slot_of(key.as_bytes()))
+    };
+    let (mut asked, mut served) = (0, 0);
+    while !pair.main.engine.replication.as_ref().unwrap().sources[0].whole {
+        let Some(last) = (0..1500).rev().map(|number| format!("k{number}")).find(|key| !covers(&pair, key)) else {
+            break;
+        };
+        if asked == 0 || pair.random.below(3) == 0 {
+            let refused = pair.ask(other, &["SET", &last, "new"]);
+            assert_eq!(refused, "-NOREPLICAS Not enough good replicas to write.", "it is not there yet");
+            asked += 1;
+            while !covers(&pair, &last) {
+                pair.turn();
+            }
+            assert_eq!(pair.ask(other, &["SET", &last, "new"]), "", "now it only has to be acknowledged");
+            while pair.heard(other) != "+OK" {
+                pair.turn();
+            }
+            served += usize::from(!pair.sink().whole);
+        }
+        pair.turn();
+    }
+    assert!(asked > 2 && served > 1, "{asked} asked, {served} served before all was there");
+    pair.settle();
+    pair.same();
+    // What the connection before has said is not taken for what this one says.
+    pair.cut();
+    let mut words = Vec::new();
+    let now = pair.now;
+    let mut replication = pair.replica.engine.replication.take().unwrap();
+    replication.sinks[0].say(&pair.replica.engine, &mut words, now);
+    assert!(words.is_empty());
 }
 
 #[test]

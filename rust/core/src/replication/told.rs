@@ -3,6 +3,7 @@
 use super::{Replication, Sink, Source};
 use crate::command::Engine;
 use crate::resp::Reply;
+use crate::stream::tail::Tail;
 use crate::topology::ranges;
 
 /// FASTCACHE STREAMS: a map for each stream.
@@ -14,7 +15,7 @@ pub fn streams(engine: &Engine, out: &mut Reply, now: u64) {
     out.array(sources().count() + sinks().count());
     let tail = engine.tail.seq();
     for source in sources() {
-        out.map(11);
+        out.map(13);
         text(out, "peer", &source.peer);
         text(out, "direction", "out");
         text(out, "slots", &ranges::to_text(source.slots.iter()));
@@ -24,6 +25,8 @@ pub fn streams(engine: &Engine, out: &mut Reply, now: u64) {
         number(out, "acked", source.acked);
         number(out, "lag-records", tail - source.acked.min(tail));
         number(out, "lag-ms", source.lag_ms(now));
+        number(out, "lag-bytes", source.lag_bytes(&engine.tail));
+        number(out, "bytes", source.bytes);
         number(out, "copied", source.copied as u64);
         number(out, "total", source.slots.len() as u64);
     }
@@ -71,14 +74,16 @@ pub fn replicas(engine: &Engine, now: u64) -> Vec<(String, u16, &'static str, u6
 }
 
 /// Figures for metrics.
-pub fn figures(replication: &Replication, seq: u64, now: u64) -> Vec<(&'static str, f64)> {
+pub fn figures(replication: &Replication, tail: &Tail, now: u64) -> Vec<(&'static str, f64)> {
     let counts = &replication.counts;
     let lag_ms = replication.sources.iter().map(|source| source.lag_ms(now)).max().unwrap_or(0);
-    let behind = replication.sources.iter().map(|source| seq.saturating_sub(source.acked)).max().unwrap_or(0);
+    let behind = replication.sources.iter().map(|source| tail.seq().saturating_sub(source.acked)).max().unwrap_or(0);
+    let held = replication.sources.iter().map(|source| source.lag_bytes(tail)).max().unwrap_or(0);
     vec![
         ("replicas_connected", replication.sources.iter().filter(|source| source.moves.is_empty()).count() as f64),
         ("replica_lag_ms", lag_ms as f64),
         ("replica_lag_records", behind as f64),
+        ("replica_lag_bytes", held as f64),
         ("replication_bytes_sent", replication.sources.iter().map(|source| source.bytes).sum::<u64>() as f64),
         ("replication_bytes_received", replication.sinks.iter().map(|sink| sink.bytes).sum::<u64>() as f64),
         ("resyncs_full_total", counts.full as f64),

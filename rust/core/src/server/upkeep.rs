@@ -175,7 +175,7 @@ fn output_limit(settings: &Settings, class: &str) -> (u64, u64, u64) {
 /// Figures for metrics, under names of our own.
 pub(super) fn figures(engine: &mut Engine) -> Vec<(&'static str, f64)> {
     let streams = engine.replication.as_ref().map(|replication| {
-        crate::replication::told::figures(replication, engine.tail.seq(), crate::command::replicate::steady_ms())
+        crate::replication::told::figures(replication, &engine.tail, crate::command::replicate::steady_ms())
     });
     let stats = &engine.stats;
     let counts = engine.store.counts;

@@ -274,6 +274,23 @@ impl Tail {
         }
     }
 
+    /// Bytes of all records behind `seq`; of those that are still there.
+    pub fn bytes_after(&self, seq: u64) -> u64 {
+        if seq >= self.next {
+            return 0;
+        }
+        let index = self.segments.partition_point(|segment| segment.first + segment.count <= seq + 1);
+        let whole = self.segments.iter().skip(index + 1).map(|segment| segment.bytes.len()).sum::<usize>();
+        let first = self.segments.get(index).map_or(0, |segment| {
+            let passed = (seq + 1).saturating_sub(segment.first);
+            let offset = (0..passed).try_fold(0, |at, _| {
+                Record::parse(segment.bytes.get(at..)?).ok()?.map(|record| at + record.bytes.len())
+            });
+            segment.bytes.len() - offset.unwrap_or_default()
+        });
+        (whole + first) as u64
+    }
+
     /// Cut the oldest records off until at most `limit` bytes are held. Called between turns of the loop.
     pub fn trim(&mut self, limit: usize) {
         while self.held > limit && self.segments.len() > 1 {
@@ -447,6 +464,15 @@ mod tests {
             seen += 1;
         }
         assert_eq!((seen, other.seq, one.seq), (100, 101, 35));
+        let held = |from: u64| {
+            (from..=100).map(|number| {
+                let at = &mut tail.at(number).expect("it is there");
+                tail.next(at).unwrap().unwrap().bytes.len() as u64
+            })
+        };
+        for seq in [0, 1, 19, 20, 21, 22, 35, 99, 100, 101] {
+            assert_eq!(tail.bytes_after(seq), held(seq + 1).sum::<u64>(), "{seq}");
+        }
         let again = tail.at(35).expect("it is there");
         assert_eq!(again.seq, one.seq);
         assert_eq!(tail.next(&mut again.clone()), tail.next(&mut one));
