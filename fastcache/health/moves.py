@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from fastcache import _core
-from fastcache.health.roles import Event, groups_of, slots_in, text_of
+from fastcache.health.roles import Event, Holders, groups_of, slots_in, text_of
 from fastcache.model import Health
 
 Document = dict[str, Any]
@@ -228,17 +228,18 @@ def begin(
 def with_main(slots: Sequence[Document], ranges: str, main: str) -> list[Document]:
     """The slots with another main for some of them. Copies follow the old one, so they count no longer."""
     moved = set(slots_in(ranges))
-    held: dict[tuple[str, tuple[str, ...], tuple[str, ...]], list[int]] = {}
+    held: dict[tuple[str, Holders, Holders, Holders], list[int]] = {}
     for group in groups_of(slots):
         for slot in slots_in(group.ranges):
-            key = (group.main, group.replicas, group.learners)
+            key = (group.main, group.replicas, group.learners, group.keepers)
             if slot in moved:
-                key = (main, NONE, tuple(name for name in group.copies if name != main))
+                key = (main, NONE, tuple(name for name in group.copies if name != main), NONE)
             held.setdefault(key, []).append(slot)
     return [
         {"main": holder, "ranges": text_of(own), "replicas": list(replicas)}
         | ({"learners": list(learners)} if learners else {})
-        for (holder, replicas, learners), own in sorted(held.items())
+        | ({"keepers": list(keepers)} if keepers else {})
+        for (holder, replicas, learners, keepers), own in sorted(held.items())
     ]
 
 

@@ -9,6 +9,8 @@ What the decisions stand on (docs/failover.md tells the whole protocol):
 - A replica that lags, restarted or is down becomes a learner again before its main may go on without it.
 - A process that restarted holds nothing of what it held: its run differs from the one in the topology.
 - A new main takes over the other replicas: they hold every acknowledged write too, and wait for it as before.
+- While a slot has no replica nothing is acknowledged. So who was its last replica, or the main before, still holds
+  every acknowledged write until another joins: a keeper, which saves the slot when its main restarts empty.
 """
 
 import functools
@@ -138,6 +140,7 @@ class Group:
     replicas: Holders
     learners: Holders
     ranges: str
+    keepers: Holders = ()
 
     @property
     def plain(self) -> Holders:
@@ -149,11 +152,24 @@ class Group:
         """All but the main, replicas first."""
         return (*self.replicas, *(name for name in self.learners if name not in self.replicas))
 
+    def kept_by(self, names: Iterable[str]) -> "Group":
+        """With these as keepers, as far as nothing can be acknowledged without them."""
+        held = self.replicas or self.learners
+        return replace(
+            self, keepers=tuple(name for name in held if name in set(names) and name in self.learners)
+        )
+
 
 def groups_of(slots: Iterable[Document]) -> list[Group]:
     """The groups of a topology."""
     return [
-        Group(one["main"], tuple(one.get("replicas", ())), tuple(one.get("learners", ())), one["ranges"])
+        Group(
+            one["main"],
+            tuple(one.get("replicas", ())),
+            tuple(one.get("learners", ())),
+            one["ranges"],
+            tuple(one.get("keepers", ())),
+        )
         for one in slots
     ]
 
@@ -163,6 +179,7 @@ def as_slots(groups: Iterable[Group]) -> list[Document]:
     return [
         {"main": group.main, "ranges": group.ranges, "replicas": list(group.replicas)}
         | ({"learners": list(group.learners)} if group.learners else {})
+        | ({"keepers": list(group.keepers)} if group.keepers else {})
         for group in groups
     ]
 
@@ -230,15 +247,16 @@ class Assignment:
             lost = tuple(name for name in group.replicas if self.restarted(name))
         else:
             lost = tuple(name for name in group.replicas if self.lost(group.main, name))
+        kept = [name for name in (*group.keepers, *group.plain) if not self.restarted(name)]
         if not lost:
-            return group
+            return group.kept_by(kept)
         learners = (*group.learners, *(name for name in lost if name not in group.learners))
         self.tell("grant", main=group.main, without=list(lost), slots=group.ranges)
         return replace(
             group,
             replicas=tuple(name for name in group.replicas if name not in lost),
             learners=tuple(name for name in learners if self.node(name)),
-        )
+        ).kept_by(kept)
 
     def lost(self, main: str, name: str) -> bool:
         """Whether a replica holds its main up."""
@@ -272,7 +290,11 @@ class Assignment:
         self.tell("failover", old=group.main, new=heir, slots=group.ranges, lost=unseen)
         replicas = tuple(name for name in group.replicas if name != heir)
         learners = tuple(name for name in (*group.learners, group.main) if name != heir and self.node(name))
-        return Group(heir, replicas, learners, group.ranges)
+        # It holds what it acknowledged as main as well, should it live.
+        kept = [name for name in (group.main, *group.keepers) if not self.restarted(name)]
+        return Group(heir, replicas, learners, group.ranges).kept_by(
+            kept if heir in (*group.plain, *group.keepers) else ()
+        )
 
     def expected(self, group: Group) -> bool:
         """Whether a copy is away for a while that may hold what a restarted main has lost."""
@@ -285,7 +307,11 @@ class Assignment:
             return False
         if node.status is Health.HEALTHY and not node.unwilling and node.run:
             return False  # It speaks for itself, and has spoken.
-        return name in group.plain or (name, group.main) not in self.view.received or self.whole(name, group)
+        return (
+            name in (*group.plain, *group.keepers)
+            or (name, group.main) not in self.view.received
+            or self.whole(name, group)
+        )
 
     def whole(self, name: str, group: Group) -> bool:
         """Whether a copy says that it holds all that its main's former life had sent it up to some record."""
@@ -298,8 +324,12 @@ class Assignment:
         While it was alone it acknowledged no strict write, so the copy that was the last to be waited for has
         them all. Its reads are no worry: that life is over.
         """
+        if not self.restarted(group.main) or self.expected(group):
+            return []
+        if self.view.strict and (kept := [name for name in able if name in group.keepers]):
+            return kept[:1]
         whole = [name for name in able if self.whole(name, group)]
-        if not whole or not self.restarted(group.main) or self.expected(group):
+        if not whole:
             return []
         return [max(whole, key=lambda name: self.view.received[name, group.main].seq)]
 
@@ -329,7 +359,8 @@ class Assignment:
         key it has what it had, or what its main has, and a main acknowledges nothing before it is done.
         """
         own = self.view.received.get((name, group.main))
-        return name not in group.plain and own is not None and (own.state == COPYING or own.seq < 0)
+        spoken_for = name in group.plain or name in group.keepers
+        return not spoken_for and own is not None and (own.state == COPYING or own.seq < 0)
 
     def stream_of(self, name: str, main: str) -> str:
         """The state of the stream that a copy receives, as it says itself; empty when it never told."""
@@ -353,7 +384,8 @@ class Assignment:
                 self.tell("in-sync", main=group.main, replica=name, slots=group.ranges)
             else:
                 replicas.append(name)
-        return replace(group, replicas=tuple(replicas), learners=tuple(learners))
+        after = replace(group, replicas=tuple(replicas), learners=tuple(learners))
+        return after.kept_by(group.keepers)
 
     def wanted(self, group: Group, target: Holders, away: frozenset[str]) -> Group:
         """Begin the copies that are missing, end those that are too many once the others are in sync."""
@@ -375,7 +407,7 @@ class Assignment:
             )
         if fresh:
             self.tell("copy", main=group.main, to=list(fresh), slots=group.ranges)
-        return replace(group, replicas=replicas, learners=learners)
+        return replace(group, replicas=replicas, learners=learners).kept_by(group.keepers)
 
     def lacks_copies(self, group: Group, away: frozenset[str]) -> bool:
         """Whether a slot has too few copies. In strict mode one that is down is none: writes need another."""
@@ -436,11 +468,14 @@ def cut(groups: list[Group], wish: Wish | None) -> Iterable[Group]:
 
 def joined_up(groups: Iterable[Group]) -> list[Group]:
     """One group for all slots with the same holders, in the order in which a topology lists them."""
-    held: dict[tuple[str, Holders, Holders], int] = {}
+    held: dict[tuple[str, Holders, Holders, Holders], int] = {}
     for group in groups:
-        holders = (group.main, group.replicas, group.learners)
+        holders = (group.main, group.replicas, group.learners, group.keepers)
         held[holders] = held.get(holders, 0) | mask_of(group.ranges)
-    return [Group(*holders, ranges_of(slots)) for holders, slots in sorted(held.items())]
+    return [
+        Group(main, replicas, learners, ranges_of(slots), keepers)
+        for (main, replicas, learners, keepers), slots in sorted(held.items())
+    ]
 
 
 def without_strangers(group: Group, view: View) -> Group:
@@ -449,7 +484,7 @@ def without_strangers(group: Group, view: View) -> Group:
         group,
         replicas=tuple(name for name in group.replicas if name in view.nodes),
         learners=tuple(name for name in group.learners if name in view.nodes),
-    )
+    ).kept_by(group.keepers)
 
 
 def needs_placing(groups: list[Group], work: Assignment, away: frozenset[str]) -> bool:

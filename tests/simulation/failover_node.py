@@ -7,7 +7,7 @@ older than its own.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +83,7 @@ class Waiting:
 def by_slot(slots: list[Document]) -> dict[int, Group]:
     """The groups, one for each slot."""
     return {
-        slot: Group(group.main, group.replicas, group.learners, str(slot))
+        slot: replace(group, ranges=str(slot))
         for group in groups_of(slots)
         for slot in slots_in(group.ranges)
     }
@@ -324,7 +324,8 @@ class SimulatedNode:
         run_now = self.run
         self.transmit(name, lambda copy: copy.begin_copy(session, run_now))
         out.due = list(slots)
-        each = self.world.dice.choice([0.02, 0.15])
+        # The slowest take longer than a copy may stand still.
+        each = self.world.dice.choice([0.02, 0.15, 0.15, 0.4])
         self.later(each, self.copying(session, sorted(slots), each))
 
     def copying(self, session: Session, slots: list[int], each: float) -> Callable[[], None]:

@@ -319,6 +319,8 @@ class Service:
             copies=self.world.copies,
             replace_after=3.0,
             patience=0.25,
+            # Longer than the slowest copy of a slot, shorter than that of all.
+            resync_patience=0.7,
             now=self.world.now,
         )
 

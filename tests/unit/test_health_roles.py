@@ -30,8 +30,11 @@ def document(*slots: Document, runs: str = "") -> Document:
     }
 
 
-def group(main: str, replicas: str = "", learners: str = "", ranges: str = "0-9") -> Document:
+def group(
+    main: str, replicas: str = "", learners: str = "", ranges: str = "0-9", keepers: str = ""
+) -> Document:
     extra = {"learners": learners.split()} if learners else {}
+    extra |= {"keepers": keepers.split()} if keepers else {}
     return {"main": main, "ranges": ranges, "replicas": replicas.split(), **extra}
 
 
@@ -132,10 +135,59 @@ def test_a_copy_that_was_let_go_just_before_its_main_restarted_saves_what_it_has
         assert decide(document(group("a", "", "b")), view).slots[0]["main"] == "a"
 
 
+def test_the_last_replica_and_the_main_before_are_keepers_until_somebody_else_is_waited_for() -> None:
+    silent = nodes(b=NodeView(UP, "b0", silent=True), c=NodeView(DOWN, "c0"))
+    broken = {("a", "b"): link("connecting", broken_since=10.0, stalled_since=10.0)}
+    let_go = decide(document(group("a", "b", "c")), View(silent, links=broken, now=10.4, strict=True))
+    assert let_go.slots == [group("a", "", "c b", keepers="b")]
+    fallen = decide(document(group("a", "b")), View(nodes("a"), strict=True))
+    assert fallen.slots == [group("b", "", "a", keepers="a")]
+    before = document(group("b", "", "a", keepers="a"))
+    again = decide(before, View(nodes(a=NodeView(UP, "a1")), strict=True))
+    assert again.slots == [group("b", "", "a")], "it has lost its memory"
+    back = {("b", "a"): link()}
+    joining = decide(before, View(nodes(), links=back, strict=True))
+    assert joining.slots == [group("b", "a", "a", keepers="a")], "who waits for it does nothing without it"
+    other = document(group("b", "", "a c", keepers="a"))
+    joining = decide(other, View(nodes("a"), links={("b", "c"): link()}, strict=True))
+    assert joining.slots == [group("b", "c", "a c")], "from now on it lacks what c has"
+
+
+def test_a_keeper_saves_what_a_main_has_lost_also_while_it_is_brought_up_to_date() -> None:
+    received = {("b", "a"): link("copying", seq=-1)}
+    again = nodes(a=NodeView(UP, "a1"))
+    before = document(group("a", "", "b c", keepers="b"))
+    assert decide(before, View(again, received=received, strict=True)).slots[0]["main"] == "b"
+    alive = decide(before, View(nodes("a"), received=received, strict=True))
+    assert alive.slots[0]["main"] == "a", "a that is only silent may be answering reads"
+    away = decide(before, View(again | nodes("b", a=NodeView(UP, "a1")), strict=True))
+    assert away.slots[0]["main"] == "a" and away.runs["a"] == "a0", "it waits for b"
+    gone = nodes(a=NodeView(UP, "a1"), b=NodeView(UP, "b1"))
+    assert decide(before, View(gone, strict=True)).runs["a"] == "a1"
+
+
+def test_a_copy_that_advances_is_no_learner_in_strict_mode() -> None:
+    before = document(group("a", "b"))
+    seen: Link | None = None
+    for second, sent in enumerate([5, 9, 12, 12, 40, 40, 41]):
+        told = Link(EPOCH, "copying", run="a0", sent_bytes=sent)
+        seen = after_row(seen, told, 10.0 + second)
+        known = {("a", "b"): seen}
+        for strict in (True, False):
+            after = decide(before, View(nodes(), links=known, now=10.5 + second, strict=strict))
+            kept = strict or second < 2
+            assert after.slots == ([group("a", "b")] if kept else [group("a", "", "b", keepers="b")])
+    assert seen is not None
+    assert (
+        decide(before, View(nodes(), links={("a", "b"): seen}, now=18.1, strict=True)).slots
+        != before["slots"]
+    )
+
+
 def test_a_replica_that_restarted_or_fell_is_a_learner_before_its_main_goes_on_alone() -> None:
-    for known in (nodes("b"), nodes(b=NodeView(UP, "b1"))):
+    for keepers, known in (("b", nodes("b")), ("", nodes(b=NodeView(UP, "b1")))):
         after = decide(document(group("a", "b")), View(known, strict=True))
-        assert after.slots == [group("a", "", "b")]
+        assert after.slots == [group("a", "", "b", keepers=keepers)]
         assert kinds(after) == ["grant"]
     both = decide(document(group("a", "b")), View(nodes("a", b=NodeView(UP, "b1")), strict=True))
     assert both.slots[0]["main"] == "a", "b has nothing any more"
@@ -146,7 +198,7 @@ def test_a_stream_that_stays_broken_makes_a_learner_and_asking_does_not_hurry_it
     quiet = nodes(b=NodeView(UP, "b0", silent=True))
     broken = {("a", "b"): link("connecting", broken_since=10.0)}
     assert decide(before, View(quiet, links=broken, now=10.2)).slots == before["slots"]
-    assert decide(before, View(quiet, links=broken, now=10.4)).slots == [group("a", "", "b")]
+    assert decide(before, View(quiet, links=broken, now=10.4)).slots == [group("a", "", "b", keepers="b")]
     old = {("a", "b"): link("connecting", epoch=6, broken_since=10.0)}
     assert decide(before, View(quiet, links=old, now=10.4)).slots == before["slots"], "under another topology"
     asked = View(quiet, links=broken, grants=frozenset({("a", "b")}), now=10.2)
@@ -158,7 +210,7 @@ def test_a_replica_that_answers_is_given_time_and_none_is_given_up_for_a_main_th
     for state in ("connecting", "copying"):
         broken = {("a", "b"): link(state, broken_since=10.0)}
         assert decide(before, View(nodes(), links=broken, now=11.9)).slots == before["slots"]
-        assert decide(before, View(nodes(), links=broken, now=12.1)).slots == [group("a", "", "b")]
+        assert decide(before, View(nodes(), links=broken, now=12.1)).slots == [group("a", "", "b", keepers="b")]
         falling = nodes(a=NodeView(UP, "a0", silent=True))
         assert decide(before, View(falling, links=broken, now=19.0)).slots == before["slots"]
 
@@ -199,7 +251,7 @@ def test_a_pause_stops_promotions_and_new_copies_but_no_grants() -> None:
         return View(nodes(down), strict=True, paused=True)
 
     assert decide(document(group("a", "b")), paused("a")).slots == [group("a", "b")]
-    assert decide(document(group("a", "b")), paused("b")).slots == [group("a", "", "b")]
+    assert decide(document(group("a", "b")), paused("b")).slots == [group("a", "", "b", keepers="b")]
 
 
 def test_an_operator_moves_a_main_to_a_copy_in_sync_and_to_another_only_by_force() -> None:

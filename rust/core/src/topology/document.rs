@@ -94,6 +94,10 @@ pub struct Move {
 /// Slots with the same holders.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Group {
+    /// Learners that hold all that was acknowledged, since nobody could acknowledge anything without them. What the
+    /// health service remembers; nodes do not ask for it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keepers: Vec<String>,
     /// Being filled, so they must not be promoted. One that is also among the replicas is joining: the main waits for
     /// it already, but the health service has not yet seen that it does.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -156,6 +160,8 @@ pub struct Document {
     placement: Placement,
     /// Without mains: what stands there as replicas are the learners.
     learners: Placement,
+    /// As `learners`.
+    keepers: Placement,
 }
 
 impl Document {
@@ -173,6 +179,7 @@ impl Document {
             proxies: Vec::new(),
             placement: Placement::empty(settings.replicas),
             learners: Placement::empty(0),
+            keepers: Placement::empty(0),
         };
         document.placement = place(&document.members(), None, settings)?;
         Ok(document)
@@ -194,7 +201,8 @@ impl Document {
         let nodes = judged(wire.nodes, "nodes")?;
         let proxies = judged(wire.proxies, "proxies")?;
         let placement = from_groups(&wire.slots, &nodes, wire.replicas, Strangers::Refused)?;
-        let learners = learners_from(&wire.slots, &nodes)?;
+        let learners = others_from(&wire.slots, &nodes, "learner", |group| &group.learners)?;
+        let keepers = others_from(&wire.slots, &nodes, "keeper", |group| &group.keepers)?;
         for one in &wire.moves {
             ranges::from_text(&one.ranges)?;
         }
@@ -215,6 +223,7 @@ impl Document {
             proxies,
             placement,
             learners,
+            keepers,
         })
     }
 
@@ -230,7 +239,7 @@ impl Document {
             nodes: self.nodes.clone(),
             proxies: self.proxies.clone(),
             replicas: self.replicas,
-            slots: to_groups(&self.placement, Some(&self.learners), &self.nodes),
+            slots: to_groups(&self.placement, Some((&self.learners, &self.keepers)), &self.nodes),
             virtual_nodes: self.virtual_nodes,
         };
         serde_json::to_vec(&wire).expect("strings and numbers always become JSON")
@@ -383,29 +392,36 @@ pub(super) fn from_groups(
     Ok(placement)
 }
 
-/// The learners alone, as replicas of a placement without mains.
-fn learners_from(groups: &[Group], nodes: &[Node]) -> Result<Placement, TopologyError> {
+/// The learners alone, or the keepers, as replicas of a placement without mains.
+fn others_from(
+    groups: &[Group],
+    nodes: &[Node],
+    what: &str,
+    of: impl Fn(&Group) -> &Vec<String>,
+) -> Result<Placement, TopologyError> {
     let mut only = Vec::new();
-    for group in groups.iter().filter(|group| !group.learners.is_empty()) {
-        if group.learners.contains(&group.main) {
-            return Err(TopologyError::new(format!("slots: {} is its own learner of {}", group.main, group.ranges)));
+    for group in groups.iter().filter(|group| !of(group).is_empty()) {
+        if of(group).contains(&group.main) {
+            return Err(TopologyError::new(format!("slots: {} is its own {what} of {}", group.main, group.ranges)));
         }
-        let (ranges, replicas) = (group.ranges.clone(), group.learners.clone());
+        let (ranges, replicas) = (group.ranges.clone(), of(group).clone());
         only.push(Group { ranges, replicas, ..Group::default() });
     }
     from_groups(&only, nodes, 0, Strangers::Refused)
 }
 
-/// Main, replicas, learners.
-type Holders<'a> = (u16, &'a [u16], &'a [u16]);
+/// Main, replicas, learners, keepers.
+type Holders<'a> = (u16, &'a [u16], &'a [u16], &'a [u16]);
 
-pub(super) fn to_groups(placement: &Placement, learners: Option<&Placement>, nodes: &[Node]) -> Vec<Group> {
+/// `others`: learners and keepers, where there are any.
+pub(super) fn to_groups(placement: &Placement, others: Option<(&Placement, &Placement)>, nodes: &[Node]) -> Vec<Group> {
     let mut groups: HashMap<Holders<'_>, Vec<u16>> = HashMap::new();
     for slot in 0..SLOT_COUNT {
         let (main, replicas) = (placement.main(slot), placement.replicas(slot));
-        let learners = learners.map_or(&[][..], |learners| learners.replicas(slot));
+        let (learners, keepers) =
+            others.map_or((&[][..], &[][..]), |(learners, keepers)| (learners.replicas(slot), keepers.replicas(slot)));
         if main != NOBODY || !replicas.is_empty() || !learners.is_empty() {
-            groups.entry((main, replicas, learners)).or_default().push(slot);
+            groups.entry((main, replicas, learners, keepers)).or_default().push(slot);
         }
     }
     let mut ordered: Vec<_> = groups.into_iter().collect();
@@ -413,7 +429,8 @@ pub(super) fn to_groups(placement: &Placement, learners: Option<&Placement>, nod
     let name = |index: u16| nodes.get(usize::from(index)).map_or(String::new(), |node| node.id.clone());
     ordered
         .into_iter()
-        .map(|((main, replicas, learners), slots)| Group {
+        .map(|((main, replicas, learners, keepers), slots)| Group {
+            keepers: keepers.iter().map(|&index| name(index)).collect(),
             learners: learners.iter().map(|&index| name(index)).collect(),
             main: name(main),
             ranges: ranges::to_text(slots),
@@ -504,6 +521,9 @@ mod tests {
         let document = Document::parse(text.as_bytes()).unwrap();
         assert_eq!((document.replicas_of(9), document.learners_of(9)), (&[1][..], &[1][..]), "b is joining");
         assert!(document.learners_of(10).is_empty());
+        let kept = text.replace(r#""learners":["b"]"#, r#""keepers":["b"],"learners":["b"]"#);
+        let kept = String::from_utf8(Document::parse(kept.as_bytes()).unwrap().canonical()).unwrap();
+        assert!(kept.contains(r#"{"keepers":["b"],"learners":["b"],"main":"a","ranges":"0-9","replicas":["b"]}"#));
         assert_eq!(Document::parse(&document.canonical()).unwrap(), document);
         assert!(!String::from_utf8(sample(1).canonical()).unwrap().contains("learners"));
     }
