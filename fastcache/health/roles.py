@@ -9,8 +9,8 @@ What the decisions stand on (docs/failover.md tells the whole protocol):
 - A replica that lags, restarted or is down becomes a learner again before its main may go on without it.
 - A process that restarted holds nothing of what it held: its run differs from the one in the topology.
 - A new main takes over the other replicas: they hold every acknowledged write too, and wait for it as before.
-- While a slot has no replica nothing is acknowledged. So who was its last replica, or the main before, still holds
-  every acknowledged write until another joins: a keeper, which saves the slot when its main restarts empty.
+- While a slot has no replica nothing is acknowledged. So who was its last replica, or the main before, still
+  holds every acknowledged write until another joins: a keeper, which saves the slot when its main restarts.
 """
 
 import functools
@@ -270,8 +270,8 @@ class Assignment:
         if self.silent(name):
             return self.view.now - link.broken_since >= self.view.patience
         # One that lives holds what it held, also while its main brings it up to date: as a learner it would
-        # protect nothing. In strict mode that may take as long as it goes on: a main needs of it only the slots
-        # that are asked for, and brings those first. Otherwise writes must not wait for that.
+        # protect nothing. In strict mode that may take as long as it goes on: a main needs of it only the
+        # slots that are asked for, and brings those first. Otherwise writes must not wait for that.
         since = link.stalled_since if self.view.strict else link.broken_since
         return self.view.now - since >= self.view.resync_patience
 

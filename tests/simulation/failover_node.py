@@ -49,7 +49,7 @@ class Outgoing:
     # When the newest thing was sent that the copy has answered: the lease runs from then.
     lease_from: float = -1e9
     copied: set[int] = field(default_factory=set)
-    # Slots that the copy says it has in full, and up to which record; slots still to be copied; what it was sent.
+    # Slots that the copy says it has in full, up to which record; slots to be copied; what it was sent.
     filled: dict[int, int] = field(default_factory=dict)
     due: list[int] = field(default_factory=list)
     sent_bytes: int = 0

@@ -161,7 +161,8 @@ def test_a_keeper_saves_what_a_main_has_lost_also_while_it_is_brought_up_to_date
     alive = decide(before, View(nodes("a"), received=received, strict=True))
     assert alive.slots[0]["main"] == "a", "a that is only silent may be answering reads"
     away = decide(before, View(again | nodes("b", a=NodeView(UP, "a1")), strict=True))
-    assert away.slots[0]["main"] == "a" and away.runs["a"] == "a0", "it waits for b"
+    assert away.slots[0]["main"] == "a"
+    assert away.runs["a"] == "a0", "it waits for b"
     gone = nodes(a=NodeView(UP, "a1"), b=NodeView(UP, "b1"))
     assert decide(before, View(gone, strict=True)).runs["a"] == "a1"
 
@@ -210,7 +211,9 @@ def test_a_replica_that_answers_is_given_time_and_none_is_given_up_for_a_main_th
     for state in ("connecting", "copying"):
         broken = {("a", "b"): link(state, broken_since=10.0)}
         assert decide(before, View(nodes(), links=broken, now=11.9)).slots == before["slots"]
-        assert decide(before, View(nodes(), links=broken, now=12.1)).slots == [group("a", "", "b", keepers="b")]
+        assert decide(before, View(nodes(), links=broken, now=12.1)).slots == [
+            group("a", "", "b", keepers="b")
+        ]
         falling = nodes(a=NodeView(UP, "a0", silent=True))
         assert decide(before, View(falling, links=broken, now=19.0)).slots == before["slots"]
 
