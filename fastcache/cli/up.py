@@ -30,6 +30,7 @@ def port_option(name: str, default: int, text: str) -> Callable[[Any], Any]:
     type=click.IntRange(min=1, max=100),
     help=f"How many proxies. [default: one for {plan.NODES_PER_PROXY} nodes, at least {plan.FEWEST_PROXIES}]",
 )
+@click.option("--workers", type=click.IntRange(1, 64), help="Threads of each proxy. [default: 1]")
 @port_option("--port", plan.DEFAULT_PORT, "Port of the whole cluster: HAProxy's.")
 @port_option("--node-port", plan.DEFAULT_NODE_PORT, "Port of the first node; the others follow.")
 @port_option("--proxy-port", plan.DEFAULT_PROXY_PORT, "Port of the first proxy; the others follow.")

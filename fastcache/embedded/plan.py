@@ -43,6 +43,7 @@ class Wish:
     settings: Settings = ()
     proxies: int | None = None
     proxy_port: int | None = None
+    workers: int | None = None
     health_port: int | None = None
     port: int | None = None
     stats_port: int | None = None
@@ -98,7 +99,8 @@ def cluster(wish: Wish, directory: Path) -> tuple[ProcessSpec, ...]:
         ports = run_of_ports(
             "proxy", wish.proxies, proxies_for(len(ports)), wish.proxy_port, DEFAULT_PROXY_PORT
         )
-        specs += [proxy(port, directory, wish.settings, url) for port in ports]
+        of_proxies = (*wish.settings, *workers(wish.workers))
+        specs += [proxy(port, directory, of_proxies, url) for port in ports]
         if wish.balancer:
             specs.append(balancer(wish, directory))
     taken: dict[Endpoint, str] = {}
@@ -127,6 +129,8 @@ def again(wish: Wish, last: tuple[ProcessSpec, ...], directory: Path) -> tuple[P
         unsaid |= {"health_port": spec.endpoint.port, "profile": dict(spec.settings)["profile"]}
         unsaid["replicas"] = copies["replicas"] or None
         unsaid["consistency"] = copies["consistency"] if copies["replicas"] else None
+    for spec in of_kind["proxy"][:1]:
+        unsaid["workers"] = workers_of(spec)
     for spec in of_kind["balancer"]:
         stats = int(dict(spec.settings)["stats-port"])
         unsaid |= {"port": spec.endpoint.port, "stats_port": stats}
@@ -187,8 +191,14 @@ def proxy(port: int, directory: Path, settings: Settings, health_url: str) -> Pr
     name = f"proxy-{port}"
     home, own = placed(name, port, directory, unix=True)
     own |= {"health": health_url, "topology-file": str(home / "topology.json")}
-    shared = tuple((key, value) for key, value in settings if key in SHARED_WITH_PROXIES)
+    theirs = SHARED_WITH_PROXIES | {"workers"}
+    shared = tuple((key, value) for key, value in settings if key in theirs)
     return ProcessSpec(name, "proxy", Endpoint(LOOPBACK, port), home, (*own.items(), *shared))
+
+
+def workers(count: int | None) -> Settings:
+    """The setting of proxies for so many workers; none when nothing is said, or what is usual."""
+    return (("workers", str(count)),) if count and count > 1 else ()
 
 
 def health(wish: Wish, directory: Path) -> ProcessSpec:
@@ -241,8 +251,15 @@ def differences(wish: Wish, running: tuple[ProcessSpec, ...]) -> Iterator[str]:
             yield f"what runs has {name} {copies_of(of_kind['health'][0])[name]}, and {value} is wanted"
     if wish.profile and any(("profile", wish.profile) not in spec.settings for spec in of_kind["health"]):
         yield "the health service already runs with another profile"
+    if wish.workers and any(wish.workers != workers_of(spec) for spec in of_kind["proxy"]):
+        yield "the proxies already run with another number of workers"
     if wish.settings and any(pair not in spec.settings for spec in nodes for pair in wish.settings):
         yield "the nodes already run with other settings"
+
+
+def workers_of(spec: ProcessSpec) -> int:
+    """How many workers a proxy has."""
+    return int(dict(spec.settings).get("workers", "1"))
 
 
 def copies_of(service: ProcessSpec) -> dict[str, int | str]:

@@ -102,6 +102,13 @@ OWN = (
         "relaxed: a transaction over several nodes is atomic at each of them; strict: it is refused.",
         of_the_core=True,
     ),
+    Own(
+        "workers",
+        "1",
+        "Threads that serve, each with clients and connections to nodes of its own; more than one where one"
+        " core is not enough.",
+        of_the_core=True,
+    ),
     Own("admin-key", "", "Key that the health service asks of those that register.", secret=True),
 )
 KNOWN = (*OF_THE_CORE, *(own.name for own in OWN))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.cluster.embedded import Embedded, free_ports, until
+from tests.cluster.embedded import PROGRAM, Embedded, free_ports, until
 
 NODES = 4
 Client = Callable[..., "redis.Redis"]
@@ -498,6 +498,29 @@ def test_redis_benchmark_through_haproxy_ends_without_an_error(cluster: Embedded
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "error" not in (done.stdout + done.stderr).lower()
+
+
+@pytest.mark.skipif(not shutil.which("redis-server"), reason="redis-server is not installed")
+def test_a_proxy_stands_in_front_of_plain_redis_servers(tmp_path: Path) -> None:
+    first = free_ports(3)
+    quiet = ("--bind", "127.0.0.1", "--save", "", "--dir", str(tmp_path))
+    members = ", ".join(f'"r{at}=127.0.0.1:{first + at}"' for at in (0, 1))
+    file = tmp_path / "proxy.toml"
+    file.write_text(f'port = {first + 2}\nbind = "127.0.0.1"\nnodes = [{members}]\n')
+    commands = [["redis-server", "--port", str(first + at), *quiet] for at in (0, 1)]
+    processes = [subprocess.Popen(command, stdout=subprocess.DEVNULL) for command in commands]
+    processes.append(subprocess.Popen([PROGRAM, "proxy", "--config", file], stderr=subprocess.DEVNULL))
+    try:
+        for protocol in (2, 3):
+            with redis.Redis(port=first + 2, protocol=protocol, socket_timeout=20) as door:
+                until(lambda: all_serve(door), "both servers are reached")
+                assert door.mset({f"key:{number}": number for number in range(50)})
+                assert door.mget("key:7", "key:49") == [b"7", b"49"]
+                assert door.dbsize() == 50
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def test_a_password_lets_clients_in_and_keeps_others_out(embedded: Embedded) -> None:

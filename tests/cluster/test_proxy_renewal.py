@@ -15,11 +15,11 @@ from tests.cluster.load import Load
 CLIENTS = 40
 
 
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
+@pytest.fixture(scope="module", params=["1", "3"], ids=["one worker", "three workers"])
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     """Three nodes, the health service, one proxy, HAProxy."""
     whole = Embedded(tmp_path_factory.mktemp("c"), free_ports(50))
-    up = whole.whole("--nodes", "3", "--proxies", "1")
+    up = whole.whole("--nodes", "3", "--proxies", "1", "--workers", request.param)
     assert up.returncode == 0, up.stderr
     yield whole
     whole.call("down")

@@ -77,7 +77,7 @@ pub fn run(
         out.truncate(start);
         fail(engine, out, &fault);
     }
-    if !engine.monitors.is_empty() {
+    if engine.is_monitored() {
         super::monitor::show(engine, client, row, args);
     }
     if client.tracking.is_some() {

@@ -81,6 +81,8 @@ pub struct Engine {
     pub scripting: super::scripting::Scripting,
     /// Clients that are shown every command.
     pub monitors: Vec<Token>,
+    /// What other loops of the same server have: the other workers of a proxy.
+    pub elsewhere: Elsewhere,
     /// How long commands take.
     pub latencies: super::latency::Latencies,
     /// Bytes of memory in use before there were any data.
@@ -113,6 +115,26 @@ pub struct Engine {
 
 /// See [`Engine::errands`].
 pub type Errands = std::sync::Arc<dyn Fn(Box<dyn FnOnce(&mut Engine) + Send>) + Send + Sync>;
+
+/// Passes a line of MONITOR on.
+pub type Show = std::sync::Arc<dyn Fn(&[u8]) + Send + Sync>;
+
+/// What is elsewhere in the same server, for INFO and MONITOR.
+#[derive(Default)]
+pub struct Elsewhere {
+    /// How many clients there are.
+    pub clients: u64,
+    /// How many have come since the start.
+    pub connections: u64,
+    /// How many were turned away.
+    pub rejected: u64,
+    /// How many channels, patterns and shard channels are listened to.
+    pub listened: [u64; 3],
+    /// Somebody monitors there.
+    pub monitored: bool,
+    /// Shows a line to those who monitor there.
+    pub show: Option<Show>,
+}
 
 /// Counters that only rise, and a few gauges.
 #[derive(Clone, Default)]
@@ -201,6 +223,7 @@ impl Engine {
             tracking: super::tracking::Tracker::default(),
             scripting: super::scripting::Scripting::default(),
             monitors: Vec::new(),
+            elsewhere: Elsewhere::default(),
             latencies: super::latency::Latencies::default(),
             memory_at_start: 0,
             membership: None,
@@ -263,11 +286,23 @@ impl Engine {
 
     /// A client for a new connection, not yet among the others.
     pub fn new_client(&mut self) -> Box<Client> {
-        let mut client = Client::new(self.next_client, self.store.now());
+        let id = self.next_client;
         self.next_client += 1;
+        self.new_client_numbered(id)
+    }
+
+    /// The same, with a number that was given out elsewhere.
+    pub fn new_client_numbered(&mut self, id: u64) -> Box<Client> {
+        let mut client = Client::new(id, self.store.now());
         client.authenticated = self.users.open();
         self.stats.connections += 1;
         Box::new(client)
+    }
+
+    /// Whether anybody is shown what runs.
+    #[inline]
+    pub fn is_monitored(&self) -> bool {
+        !self.monitors.is_empty() || self.elsewhere.monitored
     }
 
     /// Undo all that a client left in the node: watches, subscriptions, waiting.

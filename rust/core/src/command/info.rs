@@ -132,7 +132,7 @@ fn server_section(lines: &mut Lines, engine: &mut Engine) {
 fn clients(lines: &mut Lines, engine: &mut Engine) {
     let longest = |size: fn(&super::Client) -> usize| engine.clients.iter().map(size).max().unwrap_or(0);
     let timed = engine.clients.iter().filter(|client| client.blocked.as_ref().is_some_and(|wait| wait.deadline > 0));
-    lines.put("connected_clients", engine.clients.len());
+    lines.put("connected_clients", engine.clients.len() as u64 + engine.elsewhere.clients);
     lines.put("cluster_connections", 0);
     lines.put("maxclients", engine.settings.number(Name::maxclients));
     lines.put("client_recent_max_input_buffer", longest(|client| client.query_bytes));
@@ -274,7 +274,7 @@ fn persistence(lines: &mut Lines, engine: &mut Engine) {
 fn statistics(lines: &mut Lines, engine: &mut Engine) {
     let (stats, counts) = (&engine.stats, &engine.store.counts);
     let kilobytes = |bytes: u64| format!("{:.2}", bytes as f64 / 1024.0);
-    lines.put("total_connections_received", stats.connections);
+    lines.put("total_connections_received", stats.connections + engine.elsewhere.connections);
     lines.put("total_commands_processed", stats.commands);
     lines.put("instantaneous_ops_per_sec", stats.instantaneous_ops);
     lines.put("total_net_input_bytes", stats.input_bytes);
@@ -284,7 +284,7 @@ fn statistics(lines: &mut Lines, engine: &mut Engine) {
     lines.put("instantaneous_output_kbps", kilobytes(stats.instantaneous_output));
     lines.put("instantaneous_input_repl_kbps", "0.00");
     lines.put("instantaneous_output_repl_kbps", "0.00");
-    lines.put("rejected_connections", stats.rejected_connections);
+    lines.put("rejected_connections", stats.rejected_connections + engine.elsewhere.rejected);
     lines.zeros(&["sync_full", "sync_partial_ok", "sync_partial_err"]);
     lines.put("expired_keys", counts.expired);
     lines.put("expired_stale_perc", format!("{:.2}", stats.expired_stale_percent));
@@ -294,9 +294,10 @@ fn statistics(lines: &mut Lines, engine: &mut Engine) {
     lines.zeros(&["evicted_clients", "total_eviction_exceeded_time", "current_eviction_exceeded_time"]);
     lines.put("keyspace_hits", stats.hits);
     lines.put("keyspace_misses", stats.misses);
-    lines.put("pubsub_channels", engine.channels.len());
-    lines.put("pubsub_patterns", engine.patterns.len());
-    lines.put("pubsubshard_channels", engine.shard_channels.len());
+    let listened = engine.elsewhere.listened;
+    lines.put("pubsub_channels", engine.channels.len() as u64 + listened[0]);
+    lines.put("pubsub_patterns", engine.patterns.len() as u64 + listened[1]);
+    lines.put("pubsubshard_channels", engine.shard_channels.len() as u64 + listened[2]);
     lines.zeros(&["latest_fork_usec", "total_forks", "migrate_cached_sockets", "slave_expires_tracked_keys"]);
     lines.zeros(&["active_defrag_hits", "active_defrag_misses", "active_defrag_key_hits", "active_defrag_key_misses"]);
     lines.zeros(&["total_active_defrag_time", "current_active_defrag_time"]);

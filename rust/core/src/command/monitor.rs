@@ -70,6 +70,16 @@ pub fn show_anyway(engine: &mut Engine, client: &mut Client, row: &Command, args
             engine.send(token, &line);
         }
     }
+    if let Some(show) = engine.elsewhere.show.as_ref().filter(|_| engine.elsewhere.monitored) {
+        show(&line);
+    }
+}
+
+/// Show what has run elsewhere.
+pub fn show_line(engine: &mut Engine, line: &[u8]) {
+    for token in engine.monitors.clone() {
+        engine.send(token, line);
+    }
 }
 
 /// Write bytes between quotes so that each can be told.

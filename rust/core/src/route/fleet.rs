@@ -178,6 +178,22 @@ fn text(reply: &[u8]) -> Option<String> {
     Some(String::from_utf8_lossy(bytes).into_owned())
 }
 
+/// Texts whose lines begin with `id=NUMBER`: one after another, in this order of numbers, or in that of the numbers.
+pub(super) fn lines(replies: &Replies, order: &[usize], out: &mut Reply) {
+    let texts: Vec<String> = replies.iter().filter_map(|reply| text(reply)).collect();
+    let mut all: Vec<(usize, &str)> = texts
+        .iter()
+        .flat_map(|text| text.lines())
+        .map(|line| {
+            let id = line.strip_prefix("id=").and_then(|rest| rest.split(' ').next()?.parse().ok()).unwrap_or(0);
+            (order.iter().position(|wanted| *wanted == id).unwrap_or(id), line)
+        })
+        .collect();
+    all.sort_by_key(|(place, _)| *place);
+    let whole: String = all.into_iter().flat_map(|(_, line)| [line, "\n"]).collect();
+    out.verbatim(whole.as_bytes());
+}
+
 /// One section: its title, and of each field what the nodes tell.
 type Section<'t> = (&'t str, Vec<(&'t str, Vec<&'t str>)>);
 

@@ -37,6 +37,8 @@ pub enum Merge {
     Newest(usize),
     /// Arrays of entries whose first field is a time, in its order.
     Oldest,
+    /// Texts of CLIENT LIST: in the order of their numbers, or in the one that was asked for.
+    Lines,
     /// What LATENCY LATEST says: of each event the worst.
     Events,
     /// The parts of a transaction, by its layout.
@@ -122,6 +124,7 @@ impl Merging {
             Merge::Newest(count) => fleet::newest(&replies, count, out),
             Merge::Oldest => fleet::oldest(&replies, out),
             Merge::Events => fleet::events(&replies, out),
+            Merge::Lines => fleet::lines(&replies, self.positions.first().map_or(&[], Vec::as_slice), out),
             Merge::AllOk => out.ok(),
             Merge::Scan(node, nodes) => scan_step(&replies[0], node, nodes, out),
             Merge::Sum => out.integer(replies.iter().filter_map(|reply| integer(reply)).sum()),

@@ -188,7 +188,7 @@ impl EventLoop {
 
     /// A client has connected.
     pub(super) fn welcome(engine: &mut Engine, poll: &Poll, connections: &mut Vec<Option<Connection>>, mut peer: Peer) {
-        if let Some(refusal) = listening::refusal(engine, &peer) {
+        if let Some(refusal) = listening::refusal(engine, engine.clients.len(), &peer) {
             engine.stats.rejected_connections += 1;
             peer.socket.write(refusal);
             return;

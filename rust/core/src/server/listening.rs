@@ -57,10 +57,10 @@ fn named(error: io::Error, what: &str) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
-/// What a connection is told that is not served: too many, or from outside while there is no password.
-pub(super) fn refusal(engine: &Engine, peer: &Peer) -> Option<&'static [u8]> {
+/// What a connection is told that is not served: too many beside so many clients, or from outside while there is no password.
+pub(super) fn refusal(engine: &Engine, clients: usize, peer: &Peer) -> Option<&'static [u8]> {
     let settings = &engine.settings;
-    if engine.clients.len() >= settings.size(Name::maxclients) {
+    if clients >= settings.size(Name::maxclients) {
         return Some(b"-ERR max number of clients reached\r\n");
     }
     if settings.is_on(Name::protected_mode) && engine.users.open() && !peer.from_here {

@@ -116,7 +116,13 @@ impl<L: 'static> Runner<L> {
     /// Wait until the loop has ended; `false` when time ran out before, or a signal came: whoever
     /// handles signals must get their turn at once.
     pub fn wait(&self, longest: Duration) -> bool {
-        let mut watched = [PollFd::new(&self.end, PollFlags::IN)];
+        Self::wait_for_any(std::slice::from_ref(self), longest)
+    }
+
+    /// Wait until one of several loops has ended; as [`Runner::wait`].
+    pub fn wait_for_any(runners: &[Runner<L>], longest: Duration) -> bool {
+        let mut watched: Vec<PollFd<'_>> =
+            runners.iter().map(|runner| PollFd::new(&runner.end, PollFlags::IN)).collect();
         let longest =
             Timespec { tv_sec: longest.as_secs().min(1 << 31) as i64, tv_nsec: longest.subsec_nanos().into() };
         poll(&mut watched, Some(&longest)).is_ok_and(|ended| ended > 0)

@@ -6,6 +6,7 @@
 use super::users::UserId;
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How long failures are remembered, ms.
 const SPAN: u64 = 60_000;
@@ -45,33 +46,40 @@ struct Failures {
     since: u64,
 }
 
-/// Who fails; see the module's page.
-#[derive(Default)]
+type Failed = HashMap<(Source, Option<UserId>), Failures>;
+
+/// Who fails; see the module's page. A clone is the same: loops of one server count together.
+#[derive(Clone, Default)]
 pub struct Attempts {
-    failed: HashMap<(Source, Option<UserId>), Failures>,
+    failed: Arc<Mutex<Failed>>,
 }
 
 impl Attempts {
+    fn known(&self) -> MutexGuard<'_, Failed> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// For how many more seconds attempts are refused.
     pub fn refused_for(&self, source: Source, user: Option<UserId>, limit: u64, now: u64) -> Option<u64> {
-        let failures = self.failed.get(&(source, user))?;
+        let failures = *self.known().get(&(source, user))?;
         let end = failures.since + SPAN;
         (limit > 0 && failures.count >= limit && now < end).then(|| (end - now).div_ceil(1000))
     }
 
     /// Note a failure.
-    pub fn failed(&mut self, source: Source, user: Option<UserId>, now: u64) {
+    pub fn failed(&self, source: Source, user: Option<UserId>, now: u64) {
         let over = |failures: &Failures| now >= failures.since + SPAN;
         let key = (source, user);
-        if self.failed.len() >= MOST && !self.failed.contains_key(&key) {
-            self.failed.retain(|_, failures| !over(failures));
-            if self.failed.len() >= MOST
-                && let Some(oldest) = self.failed.iter().min_by_key(|(_, failures)| failures.since).map(|(key, _)| *key)
+        let mut failed = self.known();
+        if failed.len() >= MOST && !failed.contains_key(&key) {
+            failed.retain(|_, failures| !over(failures));
+            if failed.len() >= MOST
+                && let Some(oldest) = failed.iter().min_by_key(|(_, failures)| failures.since).map(|(key, _)| *key)
             {
-                self.failed.remove(&oldest);
+                failed.remove(&oldest);
             }
         }
-        let failures = self.failed.entry(key).or_insert(Failures { count: 0, since: now });
+        let failures = failed.entry(key).or_insert(Failures { count: 0, since: now });
         if over(failures) {
             *failures = Failures { count: 0, since: now };
         }
@@ -79,10 +87,8 @@ impl Attempts {
     }
 
     /// Note that the password was right.
-    pub fn succeeded(&mut self, source: Source, user: Option<UserId>) {
-        if !self.failed.is_empty() {
-            self.failed.remove(&(source, user));
-        }
+    pub fn succeeded(&self, source: Source, user: Option<UserId>) {
+        self.known().remove(&(source, user));
     }
 }
 
@@ -93,7 +99,7 @@ mod tests {
     #[test]
     fn who_fails_often_is_refused_for_a_while_and_nobody_else() {
         let (here, there) = (Source::of("10.0.0.1:5000"), Source::of("10.0.0.2:5000"));
-        let mut attempts = Attempts::default();
+        let attempts = Attempts::default();
         for now in 0..3 {
             assert_eq!(attempts.refused_for(here, Some(1), 3, now), None);
             attempts.failed(here, Some(1), now);
@@ -109,11 +115,11 @@ mod tests {
 
     #[test]
     fn memory_is_bounded_whoever_comes() {
-        let mut attempts = Attempts::default();
+        let attempts = Attempts::default();
         for number in 0..3 * MOST as u32 {
             attempts.failed(Source::Four(number.to_be_bytes()), None, u64::from(number));
         }
-        assert!(attempts.failed.len() <= MOST);
+        assert!(attempts.known().len() <= MOST);
         assert_eq!(Source::of("[2001:db8::1]:7"), Source::of("[2001:db8::2]:9"));
         assert_eq!(Source::of("/run/socket:0"), Source::Local);
     }

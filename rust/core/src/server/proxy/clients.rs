@@ -122,7 +122,7 @@ impl EventLoop {
             self.engine.stats.commands += 1;
             self.engine.command_stats[place as usize].calls += 1;
             client.last_command = Some(row);
-            if !self.engine.monitors.is_empty() {
+            if self.engine.is_monitored() {
                 monitor::show(&mut self.engine, client, row, args);
             }
         }
@@ -158,7 +158,13 @@ impl EventLoop {
     }
 
     /// Answer what is about the connection, and do at the nodes what belongs to it.
-    fn answer_about_the_connection(&mut self, client: &mut Client, lane: &mut Lane, args: &Args<'_>, row: &Command) {
+    fn answer_about_the_connection(
+        &mut self,
+        client: &mut Client,
+        lane: &mut Lane,
+        args: &Args<'_>,
+        row: &'static Command,
+    ) {
         let queues = client.multi.is_some();
         if args.is(0, "DISCARD") || args.is(0, "RESET") || (args.is(0, "UNWATCH") && !queues) {
             for watch in std::mem::take(&mut lane.watches).into_iter().filter(|watch| !watch.lost) {
@@ -176,6 +182,9 @@ impl EventLoop {
                 let text = "ERR client-side caching is not possible through a proxy: connect to the nodes";
                 return self.answer_error(lane, &Fault::new(text));
             }
+        }
+        if self.ask_everybody(client, lane, args, row) {
+            return;
         }
         let way = channels::way_of(row.name).filter(|_| !queues);
         if row.group == "pubsub" {
@@ -196,38 +205,37 @@ impl EventLoop {
 
     /// End another client's waiting for keys, if that is what it does: here, or at the node where it waits.
     fn unblock(&mut self, client: &Client, lane: &mut Lane, id: i64, args: &Args<'_>) -> bool {
-        if args.len() > 3 && !args.is(3, "TIMEOUT") && !args.is(3, "ERROR") {
-            return false;
+        match self.unblock_here(id, args) {
+            None => return false,
+            Some(None) => lane.answer(b":1\r\n"),
+            Some(Some((key, identity))) => {
+                let identity = identity.to_string();
+                let words = [args.at(0), args.at(1), identity.as_bytes()].into_iter().chain(args.from(3));
+                self.send_whole(client, lane, key.node, &OwnedArgs::from_parts(words).as_args(), None);
+            }
         }
-        let Some(token) = self.engine.clients.iter().find(|other| other.id as i64 == id).map(|other| other.token)
-        else {
-            return false;
-        };
-        let Some(other) = self.lanes.get(token as usize).and_then(Option::as_ref).filter(|other| other.busy_alone)
-        else {
-            return false;
-        };
+        true
+    }
+
+    /// End the waiting of a client of this worker, where it is we who wait for it. Where a node does: over which kind of
+    /// connection, and under which number it is known there. `None` when it does not wait.
+    pub(super) fn unblock_here(&mut self, id: i64, args: &Args<'_>) -> Option<Option<(Key, i64)>> {
+        if args.len() > 3 && !args.is(3, "TIMEOUT") && !args.is(3, "ERROR") {
+            return None;
+        }
+        let token = self.engine.clients.iter().find(|other| other.id as i64 == id).map(|other| other.token)?;
+        let other = self.lanes.get(token as usize).and_then(Option::as_ref).filter(|other| other.busy_alone)?;
         if let Some(job) = other.job.filter(|job| self.only_waits(*job)) {
             if args.is(3, "ERROR") {
                 self.finish(job, b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n");
             } else {
                 self.give_up(job);
             }
-            lane.answer(b":1\r\n");
-            return true;
+            return Some(None);
         }
-        let waits = other.alone.iter().filter_map(|&index| self.upstreams[index as usize].as_ref());
-        let Some((node, identity)) = waits
-            .filter(|upstream| !upstream.expected.is_empty())
-            .map(|upstream| (upstream.key.node, upstream.identity))
-            .next()
-        else {
-            return false;
-        };
-        let identity = identity.to_string();
-        let words = [args.at(0), args.at(1), identity.as_bytes()].into_iter().chain(args.from(3));
-        self.send_whole(client, lane, node, &OwnedArgs::from_parts(words).as_args(), None);
-        true
+        let mut waits = other.alone.iter().filter_map(|&index| self.upstreams[index as usize].as_ref());
+        let at = waits.find(|upstream| !upstream.expected.is_empty())?;
+        Some(Some((Key { owner: 0, ..at.key }, at.identity)))
     }
 
     /// Forget at a node what a client watches there.
@@ -448,6 +456,7 @@ impl EventLoop {
                 return self.answer_error(lane, &fault);
             }
             self.answer_aside(client, args); // What it says about clients holds here as well.
+            self.tell_the_others(client, args);
         }
         self.send_parts(client, lane, args, &parts, merging);
     }

@@ -6,6 +6,7 @@ use super::jobs::Job;
 use super::lane::Lane;
 use super::options::Options;
 use super::upstream::{For, Key, LISTENER, Owed, READER, TRACKER, Upstream, is_gatherer, turns_away};
+use super::workers::Crew;
 use crate::command::Engine;
 use crate::command::client::Token;
 use crate::command::settings::Name;
@@ -25,8 +26,10 @@ pub(super) type Errand = EventLoop;
 
 pub(super) const FIRST_CLIENT: u64 = 1 << 32;
 pub(super) const FIRST_UPSTREAM: u64 = 1 << 40;
-const WAKER: u64 = FIRST_CLIENT - 1;
+pub(super) const WAKER: u64 = FIRST_CLIENT - 1;
 const SHARED: usize = 128 * 1024;
+/// Sockets that are heard at most before requests leave for nodes.
+const GATHER: usize = 64;
 /// Unsent replies beyond which a client's requests are not read.
 pub(super) const MOST_REPLIES: usize = 1 << 20;
 const ROUND_MS: u64 = 100;
@@ -55,6 +58,7 @@ type Away = (Owed, Box<[u8]>, Box<[u8]>);
 pub(super) struct EventLoop {
     pub(super) engine: Engine,
     pub(super) options: Options,
+    pub(super) crew: Crew,
     pub(super) map: Map,
     pub(super) lanes: Vec<Option<Box<Lane>>>,
     pub(super) upstreams: Vec<Option<Box<Upstream>>>,
@@ -109,7 +113,7 @@ pub(super) struct EventLoop {
 impl EventLoop {
     pub(super) fn open(
         mut engine: Engine,
-        options: Options,
+        (options, crew): (Options, Crew),
         inbox: Receiver<super::super::runner::Errand<EventLoop>>,
         map: Option<Map>,
         mut inherited: Inherited,
@@ -117,7 +121,9 @@ impl EventLoop {
         let poll = Poll::new()?;
         let waker = Waker::new(&poll, WAKER)?;
         engine.tls = listening::tls(&engine.settings)?;
-        let listeners = listening::open(&engine.settings, &mut inherited.listeners)?;
+        // The first worker lets everybody in.
+        let first = crew.me == 0;
+        let listeners = if first { listening::open(&engine.settings, &mut inherited.listeners)? } else { Vec::new() };
         // What is not listened on any more; a file of it goes too.
         for (name, socket) in inherited.listeners.drain() {
             drop(Listener::inherited(socket, &name));
@@ -131,6 +137,7 @@ impl EventLoop {
         let mut serving = EventLoop {
             engine,
             options,
+            crew,
             map: Map::default(),
             lanes: Vec::new(),
             upstreams: Vec::new(),
@@ -186,44 +193,73 @@ impl EventLoop {
                 break; // The set of sockets itself is broken: nothing can be served any more.
             };
             self.engine.store.set_now(crate::clock::wall_ms());
-            for index in 0..count {
-                let Some(ready) = self.poll.ready(index) else { break };
-                if ready.key >= FIRST_CLIENT {
-                    self.peer_ready(&ready);
-                } else if ready.key == WAKER {
-                    self.waker.clear();
-                    while let Ok(errand) = self.inbox.try_recv() {
-                        errand(self);
-                    }
-                } else {
-                    self.accept(ready.key as usize);
-                }
-            }
-            for token in std::mem::take(&mut self.held) {
-                self.client_readable(token);
-            }
-            for index in std::mem::take(&mut self.held_upstreams) {
-                self.upstream_ready(index, true, false);
+            self.hear(count);
+            self.hear_more(count);
+            if !self.crew.is_alone() {
+                self.compare_notes();
             }
             self.settle();
             if self.engine.store.now() >= self.next_round {
                 self.round();
             }
         }
+        if self.engine.stopping {
+            self.stop_the_others();
+        }
         if !self.handed_over {
             self.drain();
         }
     }
 
-    /// Told to stop.
+    /// See to the sockets that the last wait has told of.
+    fn hear(&mut self, count: usize) {
+        for index in 0..count {
+            let Some(ready) = self.poll.ready(index) else { break };
+            if ready.key >= FIRST_CLIENT {
+                self.peer_ready(&ready);
+            } else if ready.key == WAKER {
+                self.waker.clear();
+                self.do_errands();
+            } else {
+                self.accept(ready.key as usize);
+            }
+        }
+        for token in std::mem::take(&mut self.held) {
+            self.client_readable(token);
+        }
+        for index in std::mem::take(&mut self.held_upstreams) {
+            self.upstream_ready(index, true, false);
+        }
+    }
+
+    /// Before requests leave for nodes, give clients their replies and see who has come meanwhile: requests that go to one
+    /// node together cost one write here, one read there, and mostly one write and one read back. A lone client's request
+    /// leaves at once.
+    fn hear_more(&mut self, mut heard: usize) {
+        let mut company = heard > 1;
+        while company && heard < GATHER && !self.written.is_empty() && !self.stopping {
+            self.settle_clients();
+            match self.poll.wait(Duration::ZERO) {
+                Ok(count @ 1..) => {
+                    self.hear(count);
+                    heard += count;
+                }
+                _ => company = false,
+            }
+        }
+    }
+
+    /// Told to stop: nobody new is let in.
     pub(super) fn stop(&mut self) {
+        self.listeners.clear();
         self.stopping = true;
     }
 
     fn accept(&mut self, index: usize) {
         for _ in 0..64 {
             let keepalive = self.engine.settings.number(Name::tcp_keepalive) as u64;
-            match self.listeners[index].accept(keepalive, self.engine.tls.acceptor.as_ref()) {
+            let Some(listener) = self.listeners.get(index) else { return };
+            match listener.accept(keepalive, self.engine.tls.acceptor.as_ref()) {
                 Ok(Some(peer)) => self.welcome(peer),
                 Ok(None) | Err(_) => return,
             }
@@ -231,12 +267,17 @@ impl EventLoop {
     }
 
     fn welcome(&mut self, mut peer: Peer) {
-        if let Some(refusal) = listening::refusal(&self.engine, &peer) {
+        if let Some(refusal) = listening::refusal(&self.engine, self.crew.clients(), &peer) {
             self.engine.stats.rejected_connections += 1;
             peer.socket.write(refusal);
             return;
         }
-        let mut client = self.engine.new_client();
+        self.deal_out(peer);
+    }
+
+    /// A client of this worker, with the number that it has among all of them.
+    pub(super) fn admit(&mut self, peer: Peer, id: u64) {
+        let mut client = self.engine.new_client_numbered(id);
         client.socket = peer.number();
         client.by_unix_socket = peer.unix;
         client.address = peer.address;
@@ -245,7 +286,7 @@ impl EventLoop {
         if self.poll.add(&peer.socket, FIRST_CLIENT + u64::from(token), Interest::Read).is_err() {
             self.engine.clients.take(token);
             self.engine.clients.forget(token);
-            return;
+            return self.crew.count_out();
         }
         let place = token as usize;
         if self.lanes.len() <= place {
@@ -419,7 +460,9 @@ impl EventLoop {
                 }
                 For::Client { token, id, number, part } => self.deliver(token, id, number, part, reply),
                 For::Job { id, part } => self.answered_jobs.push((id, part, reply.into())),
-                For::Greeting => refused |= reply.first() == Some(&b'-'),
+                For::Afar { worker, token, id, number } => self.answer_afar(worker, token, id, number, reply.into()),
+                For::Courtesy if reply.starts_with(b"-ERR unknown command") => {}
+                For::Greeting | For::Courtesy => refused |= reply.first() == Some(&b'-'),
                 For::Message if key.owner == TRACKER => self.news.push((key.node, reply.into())),
                 For::Message => self.message(reply),
                 For::Identity => identity = crate::resp::scan::integer(reply),
@@ -475,6 +518,7 @@ impl EventLoop {
         match whom {
             For::Client { token, id, number, part } => self.deliver(token, id, number, part, reply),
             For::Job { id, part } => self.job_replied(id, part, reply),
+            For::Afar { worker, token, id, number } => self.answer_afar(worker, token, id, number, reply.into()),
             _ => {}
         }
     }
@@ -570,17 +614,22 @@ impl EventLoop {
     /// Send what the turn produced, until nothing is left to do.
     pub(super) fn settle(&mut self) {
         loop {
+            self.settle_clients();
             if let Some(index) = self.written.pop() {
                 self.flush_upstream(index);
-            } else if let Some(token) =
-                self.owed.pop().or_else(|| self.engine.wake.pop()).or_else(|| self.engine.resumed.pop())
-            {
-                self.flush_client(token);
             } else if self.gathering.ended {
                 self.start_gathers();
             } else {
                 return;
             }
+        }
+    }
+
+    /// Send clients what they are owed, and serve those who waited for room.
+    fn settle_clients(&mut self) {
+        while let Some(token) = self.owed.pop().or_else(|| self.engine.wake.pop()).or_else(|| self.engine.resumed.pop())
+        {
+            self.flush_client(token);
         }
     }
 
@@ -712,6 +761,7 @@ impl EventLoop {
         let Some(mut client) = self.engine.clients.take(token) else { return };
         self.engine.leave(&mut client);
         self.engine.clients.forget(token);
+        self.crew.count_out();
         let lane = self.lanes.get_mut(token as usize).and_then(Option::take);
         if let Some(job) = lane.as_ref().and_then(|lane| lane.job) {
             self.abandon(job);

@@ -9,7 +9,7 @@
 //! what it does not know.
 
 use super::again::each_request;
-use super::event_loop::{EventLoop, FIRST_CLIENT, FIRST_UPSTREAM};
+use super::event_loop::{EventLoop, FIRST_CLIENT, FIRST_UPSTREAM, WAKER};
 use super::lane::{Lane, Watch};
 use super::upstream::{For, Key, LISTENER, Upstream, write_request};
 use crate::command::client::{Client, Multi, Replies, Token};
@@ -22,6 +22,8 @@ use rustix::fd::OwnedFd;
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
+use std::time::Duration;
 
 /// How long requests under way may take to be answered, ms.
 const REST_MS: u64 = 1_500;
@@ -63,6 +65,27 @@ impl Record {
 }
 
 impl Inherited {
+    /// The greatest number of a client.
+    pub(super) fn last_client(&self) -> u64 {
+        self.clients.iter().map(|(_, record)| record.number("id")).max().unwrap_or(0)
+    }
+
+    /// What falls to each of so many workers: clients to the worker they had, where there are as many as before. Who
+    /// listens to nodes does so for its worker's clients, so those connections are of use to the same one only.
+    pub(super) fn dealt(mut self, workers: usize) -> Vec<Inherited> {
+        let same = |record: &Record| record.number("workers").max(1) as usize == workers;
+        let mut parts: Vec<Inherited> = (0..workers).map(|_| Inherited::default()).collect();
+        for (at, (socket, record)) in self.clients.drain(..).enumerate() {
+            let worker = if same(&record) { record.number("worker") as usize % workers } else { at % workers };
+            parts[worker].clients.push((socket, record));
+        }
+        for (socket, record) in self.hearers.drain(..).filter(|(_, record)| same(record)) {
+            parts[record.number("worker") as usize % workers].hearers.push((socket, record));
+        }
+        parts[0].listeners = std::mem::take(&mut self.listeners);
+        parts
+    }
+
     /// Read what was written down. Every socket that is named becomes ours.
     pub(super) fn read(records: &[u8]) -> io::Result<Inherited> {
         let mut found = Inherited::default();
@@ -128,9 +151,34 @@ impl Writer {
 }
 
 impl EventLoop {
-    /// Come to rest and write down all there is; the loop ends with it. Otherwise why it cannot, and it goes on.
-    pub(super) fn hand_over(&mut self) -> Result<Vec<u8>, String> {
-        self.come_to_rest()?;
+    /// Come to rest, tell how that went, and wait for the `verdict`: when all workers rest, write down all there is, and
+    /// the loop ends with it. Otherwise it goes on.
+    pub(super) fn hand_over(&mut self, told: &Sender<Result<(), String>>, verdict: &Receiver<bool>) -> Option<Vec<u8>> {
+        let rested = self.come_to_rest();
+        let rests = rested.is_ok();
+        let _ = told.send(rested);
+        loop {
+            match verdict.recv_timeout(Duration::from_millis(1)) {
+                Ok(true) if rests => break,
+                // Others may need an answer of ours to come to rest.
+                Err(RecvTimeoutError::Timeout) => {
+                    self.do_errands();
+                    self.settle();
+                }
+                _ => {
+                    if rests {
+                        self.go_on();
+                    }
+                    return None;
+                }
+            }
+        }
+        self.do_errands();
+        self.settle();
+        Some(self.write_all())
+    }
+
+    fn write_all(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
         self.write_listeners(&mut out);
         for token in 0..self.lanes.len() {
@@ -139,7 +187,7 @@ impl EventLoop {
         self.write_hearers(&mut out);
         self.handed_over = true;
         self.stopping = true;
-        Ok(out)
+        out
     }
 
     fn come_to_rest(&mut self) -> Result<(), String> {
@@ -176,7 +224,11 @@ impl EventLoop {
         let mut heard = false;
         for index in 0..count {
             let Some(ready) = self.poll.ready(index) else { break };
-            if ready.key >= FIRST_UPSTREAM || (ready.key >= FIRST_CLIENT && ready.write) {
+            if ready.key == WAKER {
+                heard = true;
+                self.waker.clear();
+                self.do_errands();
+            } else if ready.key >= FIRST_UPSTREAM || (ready.key >= FIRST_CLIENT && ready.write) {
                 heard = true;
                 self.peer_ready(&ready);
             }
@@ -294,6 +346,7 @@ impl EventLoop {
         ] {
             record.flag(name, is);
         }
+        self.crew.put_place(|name, number| record.put(name, number.to_string()));
         if let Some(strict) = client.consistency {
             record.put("consistency", if strict { "strict" } else { "eventual" });
         }
@@ -331,6 +384,7 @@ impl EventLoop {
             record.put("host", node.host.as_bytes());
             record.put("port", node.port.to_string());
             record.put("input", upstream.unread());
+            self.crew.put_place(|name, number| record.put(name, number.to_string()));
             for (way, name) in &upstream.hears {
                 record.put(way_name(*way), &name[..]);
             }
@@ -372,7 +426,6 @@ impl EventLoop {
             (authenticated, user) => user.filter(|_| authenticated),
         };
         let mut client = Box::new(Client::new(record.number("id"), record.number("since")));
-        self.engine.next_client = self.engine.next_client.max(client.id + 1);
         client.last_seen = record.number("last-seen");
         client.address = record.text("address");
         client.local_address = record.text("local-address");
@@ -396,6 +449,7 @@ impl EventLoop {
             lane.watches.push(Watch { node: 0, connection: u32::MAX, lost: true, requests: Vec::new() });
         }
         let token = self.engine.clients.add(client);
+        self.crew.count_mine();
         self.resume_listening(token, record);
         if let Some(client) = self.engine.clients.get_mut(token) {
             client.multi = record.is("multi").then(|| queued(record));

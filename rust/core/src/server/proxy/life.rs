@@ -1,6 +1,6 @@
 //! The changes in a proxy's life: another map, notices to clients, the end; and the figures it tells.
 
-use super::event_loop::{Breaker, EventLoop, FIRST_CLIENT};
+use super::event_loop::{Breaker, EventLoop, FIRST_CLIENT, WAKER};
 use crate::command::client::{Client, Token};
 use crate::command::settings::Name;
 use crate::resp::Reply;
@@ -84,6 +84,11 @@ impl EventLoop {
         }
     }
 
+    /// The whole proxy ends when one of its workers was told to.
+    pub(super) fn stop_the_others(&self) {
+        self.crew.send_all(|| Box::new(|other| other.stop()));
+    }
+
     /// Told to stop: nobody new is let in. Those who are there are served on, each until it has been quiet for a moment
     /// and is owed nothing; then its connection ends. Who waits for keys is let go with the last of the others.
     pub(super) fn drain(&mut self) {
@@ -103,6 +108,9 @@ impl EventLoop {
                 let Some(ready) = self.poll.ready(index) else { break };
                 if ready.key >= FIRST_CLIENT {
                     self.peer_ready(&ready);
+                } else if ready.key == WAKER {
+                    self.waker.clear();
+                    self.do_errands(); // Clients who were let in just before are served as the others are.
                 }
             }
             self.settle();
@@ -157,4 +165,9 @@ impl EventLoop {
 
 fn same_place(one: &Address, other: &Address) -> bool {
     (&one.host, one.port, &one.unix) == (&other.host, other.port, &other.unix)
+}
+
+/// Whether a figure of several workers is their sum; of the others the greatest counts.
+pub(super) fn adds_up(name: &str) -> bool {
+    !matches!(name, "epoch" | "stale") && !name.starts_with("node_refused")
 }

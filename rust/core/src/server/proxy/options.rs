@@ -13,7 +13,12 @@ pub(super) struct Options {
     pub(super) connect_timeout: u64,
     /// `transactions`: `relaxed` lets a transaction run over several nodes, atomic at each; `strict` refuses it.
     pub(super) relaxed: bool,
+    /// `workers`: how many loops serve, each on a thread of its own.
+    pub(super) workers: usize,
 }
+
+/// More threads than one proxy has use for.
+const MOST_WORKERS: usize = 64;
 
 impl Default for Options {
     fn default() -> Options {
@@ -23,6 +28,7 @@ impl Default for Options {
             node_timeout: 5_000,
             connect_timeout: 1_000,
             relaxed: true,
+            workers: 1,
         }
     }
 }
@@ -42,6 +48,12 @@ impl Options {
                 self.failover_buffer =
                     value.parse().map_err(|_| format!("{name}: must be a number of bytes, not '{value}'"))?;
             }
+            "workers" => {
+                self.workers = match value.parse() {
+                    Ok(number @ 1..=MOST_WORKERS) => number,
+                    _ => return Err(format!("{name}: must be a number from 1 to {MOST_WORKERS}, not '{value}'")),
+                }
+            }
             "transactions" => {
                 self.relaxed = match value {
                     "relaxed" => true,
@@ -60,6 +72,8 @@ fn options_say_what_they_may_be() {
     let mut options = Options::default();
     assert_eq!(options.take("failover-wait", "250"), Ok(true));
     assert_eq!(options.take("transactions", "strict"), Ok(true));
+    assert_eq!(options.take("workers", "4"), Ok(true));
+    assert!(options.take("workers", "0").is_err());
     assert_eq!(options.take("port", "1"), Ok(false));
     assert!(options.take("transactions", "maybe").is_err_and(|text| text.contains("'relaxed' or 'strict'")));
     assert!(options.take("node-timeout", "-1").is_err());

@@ -60,10 +60,14 @@ pub(super) fn is_gatherer(owner: u64) -> bool {
 pub(super) enum For {
     /// A client's request, by its number, and which part of it.
     Client { token: Token, id: u64, number: u32, part: u16 },
+    /// A part of a request of another worker's client.
+    Afar { worker: u16, token: Token, id: u64, number: u32 },
     /// Something in several steps, and which part of the present one.
     Job { id: u64, part: u16 },
     /// Nobody: it answers our own greeting. Only an error matters.
     Greeting,
+    /// The same, but a server that does not know the command need not: a plain Redis splits nothing by slots.
+    Courtesy,
     /// Nobody, whatever it says.
     Nobody,
     /// Ourselves: our number among the node's clients.
@@ -149,7 +153,7 @@ impl Upstream {
             upstream.greet(&[b"AUTH", password.as_bytes()]);
         }
         // Requests are split by node: a node must not ask for one slot at a time, as it does of cluster clients.
-        upstream.greet(&[b"FASTCACHE", b"ROUTED"]);
+        upstream.send_words(For::Courtesy, &[b"FASTCACHE", b"ROUTED"]);
         if key.database > 0 {
             upstream.greet(&[b"SELECT", key.database.to_string().as_bytes()]);
         }
