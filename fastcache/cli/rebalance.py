@@ -31,6 +31,13 @@ weight_option = click.option(
 )
 
 
+replicas_option = click.option(
+    "--replicas",
+    type=click.IntRange(0, 7),
+    help="Another number of copies of every slot, besides its main (with replication).",
+)
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 def command() -> None:
     """Move slots to where they belong: no request fails, and no write is lost.
@@ -52,14 +59,21 @@ def weights_from(texts: tuple[str, ...]) -> dict[str, int]:
 
 @command.command()
 @weight_option
+@replicas_option
 @output_option
 @service_options
 @directory_option
 def plan(
-    weights: tuple[str, ...], output: str, *, url: str | None, key_file: Path | None, directory: Path
+    weights: tuple[str, ...],
+    replicas: int | None,
+    output: str,
+    *,
+    url: str | None,
+    key_file: Path | None,
+    directory: Path,
 ) -> None:
     """Show what would move, and how much that is."""
-    body = {"weights": weights_from(weights)}
+    body = {"weights": weights_from(weights), "replicas": replicas}
     told = health.call(service_of(url, directory), "POST", "/rebalance/plan", body, key=secret(key_file))
     if output == "json":
         click.echo(json.dumps(told, indent=1))
@@ -67,8 +81,10 @@ def plan(
     for one in told["moves"]:
         size = f"{one['keys']} keys, {megabytes(one['bytes'])}"
         click.echo(f"  {one['from']} -> {one['to']}: {counted(one['slots'])}, about {size}")
+    if told["copies"]:
+        click.echo(f"  {told['copies']} copies of slots are made anew.")
     if not told["moves"]:
-        click.echo("Nothing has to move.")
+        click.echo("No main has to move." if told["copies"] else "Nothing has to move.")
         return
     click.echo(
         f"{counted(told['slots'])} with about {told['keys']} keys ({megabytes(told['bytes'])}) would move"
@@ -78,14 +94,21 @@ def plan(
 
 @command.command()
 @weight_option
+@replicas_option
 @click.option("--detach", is_flag=True, help="Return at once; 'status --watch' shows how far it is.")
 @service_options
 @directory_option
 def start(
-    weights: tuple[str, ...], *, detach: bool, url: str | None, key_file: Path | None, directory: Path
+    weights: tuple[str, ...],
+    replicas: int | None,
+    *,
+    detach: bool,
+    url: str | None,
+    key_file: Path | None,
+    directory: Path,
 ) -> None:
     """Move slots until every node has its fair share."""
-    go(service_of(url, directory), secret(key_file), weights_from(weights), detach=detach)
+    go(service_of(url, directory), secret(key_file), weights_from(weights), replicas, detach=detach)
 
 
 def ordered(verb: str, told: str) -> click.Command:
@@ -132,9 +155,10 @@ def status(*, watch: bool, output: str, url: str | None, key_file: Path | None, 
     click.echo(json.dumps(told, indent=None if watch else 1) if output == "json" else summary(told))
 
 
-def go(url: str, key: str, weights: dict[str, int], *, detach: bool) -> None:
+def go(url: str, key: str, weights: dict[str, int], replicas: int | None = None, *, detach: bool) -> None:
     """Start, and wait for the end unless told not to."""
-    health.call(url, "POST", "/rebalance/start", {"weights": weights}, key=key)
+    body = {"weights": weights, "replicas": replicas}
+    health.call(url, "POST", "/rebalance/start", body, key=key)
     if detach:
         click.echo("Slots move now: 'fastcache rebalance status --watch' shows how far it is.")
         return
@@ -143,7 +167,11 @@ def go(url: str, key: str, weights: dict[str, int], *, detach: bool) -> None:
 
 def holds_nothing(url: str, node: str) -> None:
     """An error when a node still has slots."""
-    held = [one["ranges"] for one in health.call(url, "GET", "/topology")["slots"] if one["main"] == node]
+    held = [
+        one["ranges"]
+        for one in health.call(url, "GET", "/topology")["slots"]
+        if node in (one["main"], *one["replicas"], *one.get("learners", ()))
+    ]
     if held:
         raise FastCacheError(
             f"{node} still holds slots ({', '.join(held)[:60]}), so it was not stopped",

@@ -22,7 +22,7 @@ from fastcache.health.decide import Judgement
 from fastcache.health.observe import Prober
 from fastcache.health.rebalance import Rebalance
 from fastcache.health.registry import Kind, Member, Outcome, Record, Registry
-from fastcache.health.replication import Replication
+from fastcache.health.replication import RefusedError, Replication
 from fastcache.health.roles import Event, Wish
 from fastcache.health.settings import Settings, StaticMember
 from fastcache.health.store import DeposedError, Store, Stored
@@ -326,6 +326,8 @@ class Service:
             return False
         self.log("info", "joined", **{member.kind: member.id}, host=member.host, port=member.port)
         self.joined_at = time.monotonic()
+        if member.kind == "node" and self.document.get("slots"):
+            self.rebalance.newcomer(member.id)
         self.watch_all()
         self.touch()
         return True
@@ -424,6 +426,8 @@ class Service:
 
     def set_flags(self, flags: dict[str, bool]) -> None:
         """Switch features of the running cluster; they are kept with the topology."""
+        if compose.REPLICATION in flags and self.rebalance.under_way:
+            raise RefusedError("slots move: 'fastcache rebalance cancel', or wait for the end")
         on = {name for name, wanted in flags.items() if wanted}
         self.flags = tuple(sorted((set(self.flags) | on) - (set(flags) - on)))
         self.replication.remember("flags", flags=list(self.flags))
@@ -447,7 +451,7 @@ class Service:
             cluster_id=self.cluster_id,
             flags=self.flags,
             virtual_nodes=self.settings.virtual_nodes,
-            replicas=self.settings.replicas,
+            replicas=self.rebalance.replicas,
             health=tuple(sorted(urls)) if urls else (self.settings.url,),
             layout=self.settings.replica_placement,
             pairs=self.settings.pairs,

@@ -85,7 +85,8 @@ def with_roles(
             **before,
             "slots": [{**one, "replicas": [], "learners": []} for one in before.get("slots", [])],
         }
-    view = replace(view, copies=min(shape.replicas, max(len(document["nodes"]) - 1, 0)))
+    holders = [node for node in document["nodes"] if node["weight"]]
+    view = replace(view, copies=min(shape.replicas, max(len(holders) - 1, 0)))
 
     def place(slots: list[Document], away: frozenset[str]) -> list[Document]:
         nodes = [{**node, "weight": 0} if node["id"] in away else node for node in document["nodes"]]

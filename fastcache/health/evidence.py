@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastcache.health.roles import Document, Link, after_row, groups_of
+from fastcache.health.roles import Document, Link, after_row, groups_of, mask_of
 
 # What we make of a copy that its main does not mention.
 ABSENT = "absent"
@@ -27,6 +27,8 @@ class Row:
     lag_ms: int = 0
     lag_bytes: int = 0
     sent_bytes: int = 0
+    # Slots that came to the stream later and are being copied.
+    lacks: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,20 +70,27 @@ class Evidence:
                 lag_bytes=row.lag_bytes,
                 run=report.run,
                 sent_bytes=row.sent_bytes,
+                lacks=mask_of(row.lacks),
             )
             self.links[report.node, peer] = after_row(self.links.get((report.node, peer)), fresh, now)
         for row in report.rows:
             if not row.outgoing:
                 self.received[report.node, row.peer] = Link(
-                    report.epoch, row.state, row.seq, row.acked, 0, row.lag_ms, run=row.run
+                    report.epoch,
+                    row.state,
+                    row.seq,
+                    row.acked,
+                    lag_ms=row.lag_ms,
+                    run=row.run,
+                    lacks=mask_of(row.lacks),
                 )
         self.forget_streams_that_ended(report, expected | set(rows))
         return before != (self.runs.get(report.node), self.facts(report.node))
 
-    def facts(self, main: str) -> list[tuple[str, int, str, bool, bool]]:
+    def facts(self, main: str) -> list[tuple[str, int, str, bool, bool, int]]:
         """What can change a decision, of the streams of one main."""
         return sorted(
-            (peer, link.epoch, link.state, link.in_sync, bool(link.broken_since))
+            (peer, link.epoch, link.state, link.in_sync, bool(link.broken_since), link.lacks)
             for (name, peer), link in self.links.items()
             if name == main
         )
@@ -131,4 +140,5 @@ def row_from(told: dict[str, Any]) -> Row:
         lag_ms=int(told.get("lag-ms", 0)),
         lag_bytes=int(told.get("lag-bytes", 0)),
         sent_bytes=int(told.get("bytes", 0)),
+        lacks=str(told.get("lacks", "")),
     )

@@ -72,6 +72,8 @@ class Weighing(msgspec.Struct, forbid_unknown_fields=True):
     """Nodes and the weights that they are to have; 0 takes all slots away."""
 
     weights: dict[Id, Annotated[int, Meta(ge=0, le=100_000)]] = {}
+    # Copies of every slot from now on, besides its main.
+    replicas: Annotated[int, Meta(ge=0, le=7)] | None = None
 
 
 class HandOver(msgspec.Struct, forbid_unknown_fields=True):
@@ -465,13 +467,13 @@ class Face:
     async def rebalance_plan(self, request: Request) -> Response:
         """What would move with these weights."""
         told = await body(request, Weighing)
-        return json(await self.service.rebalance.plan(told.weights))
+        return json(await self.service.rebalance.plan(told.weights, told.replicas))
 
     async def rebalance_start(self, request: Request) -> Response:
         """Move slots until everybody has a fair share by weight."""
         told = await body(request, Weighing)
         try:
-            self.service.rebalance.start(told.weights)
+            self.service.rebalance.start(told.weights, told.replicas)
         except RefusedError as error:
             raise HTTPException(409, str(error)) from None
         return json(self.service.rebalance.told(), 202)
@@ -501,7 +503,10 @@ class Face:
     async def flags(self, request: Request) -> Response:
         """Switch features on and off: {"replication": true}."""
         wanted = await body(request, dict[Id, bool])
-        self.service.set_flags(wanted)
+        try:
+            self.service.set_flags(wanted)
+        except RefusedError as error:
+            raise HTTPException(409, str(error)) from None
         return json({"flags": list(self.service.flags)})
 
 

@@ -1,8 +1,12 @@
 """Decide which slots move, in which order, and what becomes of a move under way. Pure: values in, values out.
 
 What must move is the ring's answer to the members as they are now, compared with who holds the slots: nothing
-but members and topology must be remembered. A move is `copying`, then `flipped` (its slots are the taker's),
-then gone from the topology; docs/rebalancing.md has the protocol.
+but members and topology must be remembered. A move is `copying`, then (with replication) `joined`: its giver
+acknowledges nothing that the taker lacks; then `flipped` (its slots are the taker's), then gone from the
+topology. docs/rebalancing.md has the protocol.
+
+With replication the giver stays as a replica of what it gave, so whoever falls there is one who has
+everything: roles.py, which decides first, puts it in the place of the other, and the move is over.
 """
 
 from collections import Counter
@@ -13,11 +17,14 @@ from typing import Any
 import msgspec
 
 from fastcache import _core
-from fastcache.health.roles import Event, Holders, groups_of, slots_in, text_of
+from fastcache.health import pairs
+from fastcache.health.roles import Event, Holders, groups_of, mask_of, slots_in, text_of
 from fastcache.model import Health
 
 Document = dict[str, Any]
-COPYING, FLIPPED = "copying", "flipped"
+COPYING, JOINED, FLIPPED = "copying", "joined", "flipped"
+# What the two say of the stream once everything is copied.
+STREAMING = "streaming"
 # A giver is behind by no more than this when it hands over: what is left is sent while requests wait.
 SMALL_LAG_RECORDS = 2000
 SMALL_LAG_MS = 20
@@ -71,6 +78,8 @@ class View:
     sent: frozenset[str] = frozenset()
     # Moves whose taker did not hear of the flip: nobody else has heard of it either.
     unheard: frozenset[str] = frozenset()
+    # Whether slots have copies, which take the place of who falls.
+    replicated: bool = False
     # Whether new moves may begin, and whether those that copy are to be given up.
     running: bool = True
     cancelled: bool = False
@@ -86,6 +95,12 @@ class Decision:
     # (giver, move): whom to ask to keep what it has not handed over yet.
     ask_to_keep: list[tuple[str, str]] = field(default_factory=list)
 
+    def flip(self, move: Document, replicas: tuple[str, ...]) -> None:
+        """The slots are the taker's, and these their replicas."""
+        self.slots = with_main(self.slots, move["ranges"], move["to"], replicas)
+        self.moves.append({**move, "state": FLIPPED})
+        self.tell("move-flipped", move)
+
     def tell(self, kind: str, move: Document, **fields: object) -> None:
         """Remember what happened to a move."""
         slots = sum(1 for _ in slots_in(move["ranges"]))
@@ -100,11 +115,13 @@ def mains_of(document: Document) -> dict[int, str]:
     }
 
 
-def target(document: Document) -> dict[int, str]:
+def target(document: Document, layout: str = "ring", named: Sequence[pairs.Pair] = ()) -> dict[int, str]:
     """Who should be the main of each slot, as the ring has it for these members and what they hold.
 
     A node of weight 0 keeps nothing. With nobody to take them, slots stay where they are.
     """
+    if layout == "pairs" and document.get("replicas"):
+        return mains_of({"slots": pairs.placed(document, document.get("slots", ()), named, keep_mains=False)})
     nodes = document.get("nodes", ())
     slots = document.get("slots", ())
     if not slots or not any(node["weight"] for node in nodes):
@@ -138,8 +155,17 @@ def decided(document: Document, planned: Sequence[Step], view: View, limits: Lim
     """Take every move one step further, and begin new ones. `planned` is what is still to move."""
     slots = list(document.get("slots", ()))
     decision = Decision([], slots)
+    held: dict[str, int] = {}
+    for group in groups_of(slots):
+        held[group.main] = held.get(group.main, 0) | mask_of(group.ranges)
     for move in document.get("moves", ()):
-        carry_on(move, view, decision)
+        main = move["to"] if move["state"] == FLIPPED else move["from"]
+        if view.replicated and mask_of(move["ranges"]) & ~held.get(main, 0):
+            # Its copies have taken the place of whoever was the main.
+            kind = "move-undone" if move["state"] == FLIPPED else "move-given-up"
+            decision.tell(kind, move, why=f"{main} was replaced")
+        else:
+            carry_on(move, view, decision)
     if view.running and not view.cancelled:
         begin(document, planned, view, limits, decision)
     return decision
@@ -147,37 +173,98 @@ def decided(document: Document, planned: Sequence[Step], view: View, limits: Lim
 
 def carry_on(move: Document, view: View, decision: Decision) -> None:
     """What becomes of one move."""
-    giver, taker = move["from"], move["to"]
-    gives, takes = view.rows.get((giver, move["id"])), view.rows.get((taker, move["id"]))
-    away = [name for name in (giver, taker) if view.nodes.get(name, Health.UNHEALTHY) is Health.UNHEALTHY]
-    if move["state"] == COPYING:
-        if away or view.cancelled or move["id"] in view.unheard:
-            why = f"{away[0]} is down" if away else "cancelled" if view.cancelled else f"{taker} is silent"
+    if move["state"] != FLIPPED:
+        if why := given_up(move, view):
             decision.tell("move-given-up", move, why=why)
-        elif ready(gives, takes):
-            decision.slots = with_main(decision.slots, move["ranges"], taker)
-            decision.moves.append({**move, "state": FLIPPED})
-            decision.tell("move-flipped", move)
         else:
-            decision.moves.append(move)
-        return
-    if (takes and takes.state == "open") or (gives and gives.state == "handed" and taker not in away):
+            advance(move, view, decision)
+    elif view.replicated:
+        hand_over_among_copies(move, view, decision)
+    else:
+        hand_over(move, view, decision)
+
+
+def away(move: Document, view: View) -> list[str]:
+    """Who of the two is down, or has left."""
+    both = (move["from"], move["to"])
+    return [name for name in both if view.nodes.get(name, Health.UNHEALTHY) is Health.UNHEALTHY]
+
+
+def rows(move: Document, view: View) -> tuple[Row | None, Row | None]:
+    """What giver and taker say."""
+    return view.rows.get((move["from"], move["id"])), view.rows.get((move["to"], move["id"]))
+
+
+def given_up(move: Document, view: View) -> str:
+    """Why slots that are the giver's still stay with it; empty when nothing speaks for that."""
+    gives, _ = rows(move, view)
+    if gone := away(move, view):
+        return f"{gone[0]} is down"
+    if view.cancelled:
+        return "cancelled"
+    if move["state"] == JOINED and gives and gives.state in {"connecting", "copying"}:
+        return "its stream broke, and the giver waits for it"
+    return f"{move['to']} is silent" if move["id"] in view.unheard else ""
+
+
+def advance(move: Document, view: View, decision: Decision) -> None:
+    """A step towards the handing over."""
+    gives, takes = rows(move, view)
+    if move["state"] == JOINED:
+        if gives and takes and gives.state == JOINED and takes.state == STREAMING:
+            # The taker has whatever is acknowledged, and nothing is that it lacks.
+            return decision.flip(move, (move["from"],))
+    elif ready(gives, takes):
+        if not view.replicated:
+            return decision.flip(move, NONE)
+        decision.moves.append({**move, "state": JOINED})
+        return decision.tell("move-joined", move)
+    decision.moves.append(move)
+    return None
+
+
+def over(move: Document, view: View, decision: Decision) -> bool:
+    """Whether a flipped move has come to its end as it should."""
+    gives, takes = rows(move, view)
+    done = bool(takes and takes.state == "open")
+    if done or (gives and gives.state == "handed" and move["to"] not in away(move, view)):
         decision.tell("move-done", move, keys=takes.keys if takes else 0)
-    elif len(away) == 2:
+        return True
+    return False
+
+
+def hand_over_among_copies(move: Document, view: View, decision: Decision) -> None:
+    """Slots that are the taker's, and of which the giver is a replica."""
+    if over(move, view, decision):
+        return
+    if away(move, view) == [move["from"]]:
+        # What it acknowledged the taker has; and it acknowledges nothing that the taker does not.
+        decision.tell("move-done", move, why=f"{move['from']} is down")
+    else:
+        decision.moves.append(move)
+
+
+def hand_over(move: Document, view: View, decision: Decision) -> None:
+    """Slots that are the taker's, while only the giver may have all of them."""
+    giver, taker, gone = move["from"], move["to"], away(move, view)
+    gives, _ = rows(move, view)
+    if over(move, view, decision):
+        return
+    if len(gone) == 2:
         decision.moves.append(move)  # Whoever comes back first says more.
-    elif giver in away and giver in view.nodes and giver not in view.dead:
+    elif giver in gone and giver in view.nodes and giver not in view.dead:
         decision.moves.append(move)  # It may not have heard, and still serve.
-    elif giver in away:
+    elif giver in gone:
         # The taker has what had come; the rest died with the giver, as all it held would have.
         decision.tell("move-done", move, why=f"{giver} is down")
     elif move["id"] in view.kept or (gives and gives.state == "kept"):
         # It has promised, so there is no other way, even if the taker is back.
         decision.slots = with_main(decision.slots, move["ranges"], giver)
         decision.tell("move-undone", move, why=f"{taker} was down")
-    elif taker in away and (move["id"] in view.sent or (gives and gives.state in {"sent", "handed", "gone"})):
+    elif taker in gone and (move["id"] in view.sent or (gives and gives.state in {"sent", "handed", "gone"})):
         decision.tell("move-done", move, why=f"{taker} fell after it had everything")
     else:
-        if taker in away:
+        if taker in gone:
             decision.ask_to_keep.append((giver, move["id"]))
         decision.moves.append(move)
 
@@ -187,7 +274,7 @@ def ready(gives: Row | None, takes: Row | None) -> bool:
     return (
         gives is not None
         and takes is not None
-        and gives.state == takes.state == "streaming"
+        and gives.state == takes.state == STREAMING
         and gives.lag_records <= SMALL_LAG_RECORDS
         and gives.lag_ms <= SMALL_LAG_MS
     )
@@ -225,15 +312,21 @@ def begin(
         decision.tell("move-begun", move)
 
 
-def with_main(slots: Sequence[Document], ranges: str, main: str) -> list[Document]:
-    """The slots with another main for some of them. Copies follow the old one, so they count no longer."""
+def with_main(
+    slots: Sequence[Document], ranges: str, main: str, replicas: tuple[str, ...] = NONE
+) -> list[Document]:
+    """The slots with another main for some of them, and these replicas.
+
+    Other copies follow the old main, so they count no longer.
+    """
     moved = set(slots_in(ranges))
     held: dict[tuple[str, Holders, Holders, Holders], list[int]] = {}
     for group in groups_of(slots):
         for slot in slots_in(group.ranges):
             key = (group.main, group.replicas, group.learners, group.keepers)
             if slot in moved:
-                key = (main, NONE, tuple(name for name in group.copies if name != main), NONE)
+                others = tuple(name for name in group.copies if name != main and name not in replicas)
+                key = (main, replicas, others, NONE)
             held.setdefault(key, []).append(slot)
     return [
         {"main": holder, "ranges": text_of(own), "replicas": list(replicas)}
@@ -241,6 +334,18 @@ def with_main(slots: Sequence[Document], ranges: str, main: str) -> list[Documen
         | ({"keepers": list(keepers)} if keepers else {})
         for (holder, replicas, learners, keepers), own in sorted(held.items())
     ]
+
+
+def with_mains(slots: Sequence[Document], target: Mapping[int, str]) -> list[Document]:
+    """The slots once all moves are over: who gave them up holds a copy."""
+    now = list(slots)
+    changes: dict[tuple[str, str], list[int]] = {}
+    for slot, main in mains_of({"slots": slots}).items():
+        if target.get(slot, main) != main:
+            changes.setdefault((main, target[slot]), []).append(slot)
+    for (giver, taker), moved in changes.items():
+        now = with_main(now, text_of(moved), taker, (giver,))
+    return now
 
 
 def row_from(told: dict[str, Any]) -> tuple[str, Row]:

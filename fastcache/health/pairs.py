@@ -17,8 +17,13 @@ Document = dict[str, Any]
 Pair = tuple[str, ...]
 
 
-def placed(document: Document, slots: Sequence[Document], named: Sequence[Pair]) -> list[Document]:
-    """Who should hold each slot: mains stay, copies are the other nodes of the main's pair."""
+def placed(
+    document: Document, slots: Sequence[Document], named: Sequence[Pair], *, keep_mains: bool = True
+) -> list[Document]:
+    """Who should hold each slot: mains stay in their pair, copies are the other nodes of it.
+
+    `keep_mains`: slots stay with their pair, however uneven; otherwise every pair gets its share.
+    """
     nodes = {node["id"]: node for node in document["nodes"]}
     pairs = named or found(document["nodes"], slots, document["replicas"] + 1)
     pairs = [tuple(name for name in pair if name in nodes) for pair in pairs]
@@ -39,7 +44,7 @@ def placed(document: Document, slots: Sequence[Document], named: Sequence[Pair])
         msgspec.json.encode(members),
         msgspec.json.encode({"slots": before}),
         virtual_nodes=document["virtual_nodes"],
-        keep_mains=True,
+        keep_mains=keep_mains,
     )
     heads = {min(pair): pair for pair in pairs}
     groups = msgspec.json.decode(answer)["slots"]

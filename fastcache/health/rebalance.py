@@ -7,17 +7,18 @@ moves.py.
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from fastcache.health import moves
+from fastcache.health import compose, moves, pairs
 from fastcache.health.decide import Failure
-from fastcache.health.moves import COPYING, Decision, Limits, Row, Step, View
+from fastcache.health.moves import FLIPPED, Decision, Limits, Row, Step, View
 from fastcache.health.replication import RefusedError
 from fastcache.health.resp import ErrorReply, pairs_of
-from fastcache.health.roles import Event, slots_in, text_of
+from fastcache.health.roles import Event, groups_of, mask_of, slots_in, text_of
+from fastcache.model import Health
 
 if TYPE_CHECKING:
     from fastcache.health.act import Service
@@ -28,6 +29,7 @@ LOOK_SECONDS = 0.03
 IDLE_SECONDS = 0.25
 # How fast slots move where nothing was measured yet.
 USUAL_SLOTS_A_SECOND = 200.0
+MOST_REPLICAS = 7
 
 
 class Orders(msgspec.Struct, forbid_unknown_fields=False):
@@ -44,6 +46,12 @@ class Orders(msgspec.Struct, forbid_unknown_fields=False):
     keys_moved: int = 0
     bytes_moved: int = 0
     given_up: int = 0
+    # With replication: first mains move, then copies follow to where the ring wants them.
+    phase: Literal["mains", "copies"] = "mains"
+    # Copies of every slot, when that was changed here; negative: as the configuration says.
+    replicas: int = -1
+    # Nodes that have joined since and wait for slots.
+    newcomers: list[str] = []
     # What keeps it from going on; empty when nothing does.
     waits: str = ""
 
@@ -103,21 +111,25 @@ class Rebalance:
         key = (
             tuple(tuple(node[name] for name in names) for node in document.get("nodes", ())),
             document.get("virtual_nodes"),
+            document.get("replicas"),
             self.orders.started,
         )
         if self.wanted[0] != key:
-            self.wanted = (key, moves.target(document))
+            self.wanted = (key, self.target(document))
         placed = document.get("slots")
         if self.left[0] is not placed or self.left[1] is not self.wanted:
             self.left = (placed, self.wanted, moves.steps(document, self.wanted[1]))
         return self.left[2]
 
-    def start(self, weights: dict[str, int] | None = None) -> None:
-        """Give every node its share, and nothing to those of weight 0."""
-        if self.service.replication.on:
-            raise RefusedError(
-                "replication is on: slots with copies do not move yet; a switchover hands a node's slots over"
-            )
+    def target(self, document: Document) -> dict[int, str]:
+        """Who should be the main of each slot."""
+        settings = self.service.settings
+        return moves.target(document, settings.replica_placement, settings.pairs)
+
+    def start(self, weights: dict[str, int] | None = None, replicas: int | None = None) -> None:
+        """Give every node its share, nothing to those of weight 0; or change how many copies there are."""
+        if replicas is not None:
+            self.judge_replicas(replicas)
         wanted = {**self.orders.weights, **(weights or {})}
         for name in weights or {}:
             if self.service.registry.find(name, "node") is None:
@@ -129,6 +141,8 @@ class Rebalance:
         ]
         if not left:
             raise RefusedError("no node would be left to hold the slots")
+        if compose.STRICT in self.service.flags and len(left) < 2:
+            raise RefusedError("strict mode needs two nodes that hold slots, and one would be left")
         running = self.orders.state in {"running", "paused"}
         fresh: dict[str, object] = (
             {}
@@ -144,8 +158,58 @@ class Rebalance:
                 "keys_total": 0,
             }
         )
-        self.order(state="running", weights=wanted, **fresh)
-        self.service.replication.remember("rebalance-started", weights=wanted)
+        if replicas is not None:
+            fresh["replicas"] = replicas
+        self.order(state="running", weights=wanted, phase="mains", newcomers=[], **fresh)
+        told = {"weights": wanted} | ({} if replicas is None else {"replicas": replicas})
+        self.service.replication.remember("rebalance-started", **told)
+
+    def judge_replicas(self, replicas: int) -> None:
+        """An error when slots cannot have so many copies."""
+        if not 0 <= replicas <= MOST_REPLICAS:
+            raise RefusedError(f"{replicas} copies of every slot are not between 0 and {MOST_REPLICAS}")
+        if replicas and not self.service.replication.on:
+            raise RefusedError('replication is off: POST /flags {"replication": true} first')
+        if replicas == 0 and compose.STRICT in self.service.flags:
+            raise RefusedError("strict mode needs copies: switch it off first (POST /flags)")
+        nodes = len([one for one in self.service.registry.of_kind("node") if one.member.weight])
+        if replicas >= nodes:
+            raise RefusedError(
+                f"{replicas} copies of every slot need {replicas + 1} nodes, and there are {nodes}"
+            )
+
+    def newcomer(self, name: str) -> None:
+        """A node has joined a cluster that has slots."""
+        if name not in self.orders.newcomers:
+            self.order(newcomers=[*self.orders.newcomers, name])
+
+    @property
+    def replicas(self) -> int:
+        """Copies of every slot besides its main that are wanted."""
+        ordered = self.orders.replicas
+        return ordered if ordered >= 0 else self.service.settings.replicas
+
+    @property
+    def evening(self) -> bool:
+        """Whether copies are to go where the ring wants them."""
+        return self.orders.state == "running" and self.orders.phase == "copies"
+
+    @property
+    def drained(self) -> frozenset[str]:
+        """Nodes that are to hold nothing."""
+        weights = self.orders.weights
+        members = (record.member for record in self.service.registry.of_kind("node"))
+        return frozenset(one.id for one in members if not weights.get(one.id, one.weight))
+
+    @property
+    def moving(self) -> dict[tuple[str, str], int]:
+        """(giver, taker) -> slots on their way that are the giver's still, as bits."""
+        found: dict[tuple[str, str], int] = {}
+        for move in self.under_way:
+            if move["state"] != FLIPPED:
+                pair = (move["from"], move["to"])
+                found[pair] = found.get(pair, 0) | mask_of(move["ranges"])
+        return found
 
     def pause(self) -> None:
         """Begin no more moves; those under way end."""
@@ -194,7 +258,8 @@ class Rebalance:
             sent=frozenset(self.sent),
             unheard=frozenset(self.unheard),
             running=self.orders.state == "running",
-            cancelled=self.orders.state == "cancelled" or self.service.replication.on,
+            replicated=self.service.replication.on,
+            cancelled=self.orders.state == "cancelled",
         )
 
     def decided(self, document: Document) -> Decision:
@@ -216,11 +281,16 @@ class Rebalance:
 
         The taker first: from then on it holds requests for these slots until the giver has sent everything.
         """
-        known = {move["id"] for move in before.get("moves", ()) if move["state"] != COPYING}
-        fresh = [m for m in after["moves"] if m["state"] != COPYING and m["id"] not in known]
+        deliver = self.service.replication.deliver
+        if self.service.replication.on:
+            # A giver may count on the taker as a replica: it must know first by which stream slots go.
+            begun = {move["id"] for move in before.get("moves", ())}
+            givers = sorted({move["from"] for move in after["moves"] if move["id"] not in begun})
+            await asyncio.gather(*(deliver(name, body) for name in givers))
+        known = {move["id"] for move in before.get("moves", ()) if move["state"] == FLIPPED}
+        fresh = [m for m in after["moves"] if m["state"] == FLIPPED and m["id"] not in known]
         if not fresh:
             return True
-        deliver = self.service.replication.deliver
         takers = sorted({move["to"] for move in fresh})
         answers = await asyncio.gather(*(deliver(name, body) for name in takers))
         silent = {name: answer for name, answer in zip(takers, answers, strict=True) if answer}
@@ -287,7 +357,7 @@ class Rebalance:
             self.order(state="idle", finished=time.time())
         elif self.orders.state == "running":
             await self.run_on()
-        elif self.service.admits() and not self.service.replication.on and self.startable():
+        elif self.service.admits() and self.startable():
             self.service.admit = False
             self.start()
 
@@ -296,6 +366,12 @@ class Rebalance:
         if self.service.epoch < self.since:
             return self.service.touch()  # The members and weights that it is for are not in force yet.
         left = self.steps(self.service.document)
+        if not left and self.service.replication.on:
+            if self.orders.phase == "mains":
+                return self.order(phase="copies")
+            if copies := self.copies_left():
+                self.orders.waits = f"copies of {copies} slots are being made"
+                return None
         if not left:
             self.order(state="idle", finished=time.time(), waits="")
             seconds = round(time.time() - self.orders.started, 1)
@@ -315,9 +391,27 @@ class Rebalance:
         """Whether slots should move without being asked, and any of them could."""
         if self.orders.state != "idle" or not moves.due(self.service.document):
             return False
+        if self.service.replication.on:
+            # Who has come back after a failover holds copies, and is no newcomer.
+            holders = set(moves.mains_of(self.service.document).values())
+            if not (set(self.orders.newcomers) - holders) and not (self.drained & holders):
+                return False
         view = View(nodes=self.view().nodes)
         document = self.service.document
         return bool(moves.decided(document, self.steps(document), view, self.limits).events)
+
+    def copies_left(self) -> int:
+        """Slots whose copies are not where they are to be, as far as nodes are there that can take them."""
+        members = self.service.registry.of_kind("node")
+        well = {one.member.id for one in members if one.judgement.status is Health.HEALTHY}
+        wanted = min(self.replicas, max(len(well - self.drained) - 1, 0))
+        return sum(
+            mask_of(group.ranges).bit_count()
+            for group in groups_of(self.service.document.get("slots", ()))
+            if well.intersection(group.learners)
+            or len(group.plain) < wanted
+            or self.drained.intersection(group.copies)
+        )
 
     async def estimate(self) -> None:
         """How much there is to move, as the givers say."""
@@ -353,14 +447,18 @@ class Rebalance:
 
     # --- telling ------------------------------------------------------------------------------------
 
-    async def plan(self, weights: dict[str, int] | None = None) -> dict[str, Any]:
+    async def plan(
+        self, weights: dict[str, int] | None = None, replicas: int | None = None
+    ) -> dict[str, Any]:
         """What would move, with what it amounts to."""
         document = {**self.service.document}
         wanted = {**self.orders.weights, **(weights or {})}
         document["nodes"] = [
             {**node, "weight": wanted.get(node["id"], node["weight"])} for node in document.get("nodes", ())
         ]
-        found = moves.steps(document, moves.target(document))
+        document["replicas"] = self.replicas if replicas is None else replicas
+        target = self.target(document)
+        found = moves.steps(document, target)
         held: dict[str, int] = {}
         for main in moves.mains_of(document).values():
             held[main] = held.get(main, 0) + 1
@@ -383,11 +481,32 @@ class Rebalance:
         slots = sum(len(step.slots) for step in found)
         return {
             "moves": told,
+            "copies": self.copies_planned(document, target),
             "slots": slots,
             "keys": sum(one["keys"] for one in told),
             "bytes": sum(one["bytes"] for one in told),
             "seconds": round(slots / self.rate(), 1),
         }
+
+    def copies_planned(self, document: Document, target: Mapping[int, str]) -> int:
+        """Copies of slots that would be made once their mains are where they belong."""
+        if not self.service.replication.on or not document.get("slots"):
+            return 0
+        slots = moves.with_mains(document["slots"], target)
+        settings = self.service.settings
+        if settings.replica_placement == "pairs":
+            placed = pairs.placed(document, slots, settings.pairs)
+        else:
+            placed = compose.placed(document, {"slots": slots}, admit=True, keep_mains=True)
+        held: dict[str, int] = {}
+        for group in groups_of(document["slots"]):
+            for name in (group.main, *group.copies):
+                held[name] = held.get(name, 0) | mask_of(group.ranges)
+        return sum(
+            (mask_of(group.ranges) & ~held.get(name, 0)).bit_count()
+            for group in groups_of(placed)
+            for name in group.replicas
+        )
 
     def rate(self) -> float:
         """Slots a second, as measured in this rebalance or else by habit."""
@@ -441,6 +560,9 @@ class Rebalance:
             "seconds": round((orders.finished or now) - orders.started, 1) if orders.started else 0.0,
             "secondsLeft": round(left / self.rate(), 1) if active else 0.0,
             "weights": orders.weights,
+            "phase": orders.phase,
+            "replicas": self.replicas,
+            "copiesLeft": self.copies_left() if active and self.service.replication.on else 0,
             "waits": orders.waits,
             "moves": under_way,
         }
@@ -448,8 +570,8 @@ class Rebalance:
     def state_of(self, move: Document) -> str:
         """The state of a move in a word: pending until the giver streams, sealed until the taker serves."""
         row = self.rows.get((move["from"], move["id"]))
-        if move["state"] == COPYING:
-            return "pending" if row is None or row.state == "connecting" else "copying"
+        if move["state"] != FLIPPED:
+            return "pending" if row is None or row.state == "connecting" else str(move["state"])
         taken = self.rows.get((move["to"], move["id"]))
         return "flipped" if taken and taken.state == "open" else "sealed"
 

@@ -149,6 +149,9 @@ class Replication:
             patience=max(service.pace.timeout, LISTEN_SECONDS),
             wish=wish,
             leaving=self.still_leaving(),
+            moving=service.rebalance.moving,
+            drained=service.rebalance.drained,
+            evening=service.rebalance.evening,
             now=now,
         )
 
@@ -419,7 +422,7 @@ class Replication:
             "replication": self.on,
             "strict": compose.STRICT in service.flags,
             "paused": compose.PAUSED in service.flags,
-            "replicas": service.settings.replicas,
+            "replicas": service.rebalance.replicas,
             "placement": service.settings.replica_placement,
             "epoch": service.epoch,
             "slotsWithoutReplica": alone if self.on else 0,

@@ -60,11 +60,22 @@ class Link:
     run: str = ""
     lag_bytes: int = 0
     sent_bytes: int = 0
+    # Slots, as bits, that came to the stream later and that the copy does not have yet; since when.
+    lacks: int = 0
+    lacking: tuple[tuple[int, float], ...] = ()
 
     @property
     def in_sync(self) -> bool:
         """Everything up to the floor has arrived, and what follows is under way."""
         return self.state == STREAMING and self.acked >= self.floor
+
+    def holds(self, ranges: str) -> bool:
+        """The same, of these slots."""
+        return self.in_sync and not self.lacks & mask_of(ranges)
+
+    def lacks_since(self, ranges: str) -> float | None:
+        """Since when any of these slots is being copied."""
+        return min((since for slots, since in self.lacking if slots & mask_of(ranges)), default=None)
 
 
 STREAMING = "streaming"
@@ -79,7 +90,20 @@ def after_row(before: Link | None, row: Link, at: float) -> Link:
         broken = before.broken_since if before and before.broken_since else at
         advances = known and row.state == COPYING and row.sent_bytes > known.sent_bytes
         stalled = before.stalled_since if before and before.stalled_since and not advances else at
-    return replace(row, floor=known.floor if known else row.seq, broken_since=broken, stalled_since=stalled)
+    lacking, fresh = [], row.lacks
+    for slots, since in before.lacking if before else ():
+        if still := slots & row.lacks:
+            lacking.append((still, since))
+            fresh &= ~still
+    if fresh:
+        lacking.append((fresh, at))
+    return replace(
+        row,
+        floor=known.floor if known else row.seq,
+        broken_since=broken,
+        stalled_since=stalled,
+        lacking=tuple(lacking),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +143,12 @@ class View:
     patience: float = 0.3
     resync_patience: float = 2.0
     wish: Wish | None = None
+    # (main, copy) -> slots, as bits, that move from the one to the other. The stream of the move carries
+    # them, so what is said of the copy's stream does not hold for them.
+    moving: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    # Nodes that are to hold nothing, and whether copies are to be where the ring wants them.
+    drained: frozenset[str] = frozenset()
+    evening: bool = False
     # Nodes that are about to stop in order: nobody waits for them any more.
     leaving: frozenset[str] = frozenset()
     now: float = 0.0
@@ -246,7 +276,7 @@ class Assignment:
             # restarted is no replica whatever happens.
             lost = tuple(name for name in group.replicas if self.restarted(name))
         else:
-            lost = tuple(name for name in group.replicas if self.lost(group.main, name))
+            lost = tuple(name for name in group.replicas if self.lost(group, name))
         kept = [name for name in (*group.keepers, *group.plain) if not self.restarted(name)]
         if not lost:
             return group.kept_by(kept)
@@ -258,15 +288,20 @@ class Assignment:
             learners=tuple(name for name in learners if self.node(name)),
         ).kept_by(kept)
 
-    def lost(self, main: str, name: str) -> bool:
+    def lost(self, group: Group, name: str) -> bool:
         """Whether a replica holds its main up."""
+        main = group.main
         if self.gone(name) or self.restarted(name):
             return True
         if name in self.view.leaving:
             return True
         link = self.view.links.get((main, name))
-        if link is None or link.epoch != self.epoch or not link.broken_since:
+        if link is None or link.epoch != self.epoch or self.moves(group, name):
             return False
+        if not link.broken_since:
+            # In strict mode what is waited for is copied first.
+            late = None if self.view.strict else link.lacks_since(group.ranges)
+            return late is not None and self.view.now - late >= self.view.resync_patience
         if self.silent(name):
             return self.view.now - link.broken_since >= self.view.patience
         # One that lives holds what it held, also while its main brings it up to date: as a learner it would
@@ -274,6 +309,10 @@ class Assignment:
         # slots that are asked for, and brings those first. Otherwise writes must not wait for that.
         since = link.stalled_since if self.view.strict else link.broken_since
         return self.view.now - since >= self.view.resync_patience
+
+    def moves(self, group: Group, name: str) -> bool:
+        """Whether any of these slots is on its way from their main to a copy, which takes its place soon."""
+        return bool(self.view.moving.get((group.main, name), 0) & mask_of(group.ranges))
 
     def promoted(self, group: Group) -> Group:
         """A main that is gone hands over to the best of its copies; without one the slots stay with it."""
@@ -316,7 +355,7 @@ class Assignment:
     def whole(self, name: str, group: Group) -> bool:
         """Whether a copy says that it holds all that its main's former life had sent it up to some record."""
         own = self.view.received.get((name, group.main))
-        return own is not None and own.state != COPYING and own.seq >= 0 and own.run == self.runs[group.main]
+        return own is not None and not self.partial(name, group) and own.run == self.runs[group.main]
 
     def salvage(self, group: Group, able: list[str]) -> list[str]:
         """When a main has lost its memory and no replica is left: the copy that has most of its records.
@@ -358,9 +397,15 @@ class Assignment:
         A replica that is brought up to date says so, too. It still holds all that was acknowledged: key by
         key it has what it had, or what its main has, and a main acknowledges nothing before it is done.
         """
+        return name not in (*group.plain, *group.keepers) and self.partial(name, group)
+
+    def partial(self, name: str, group: Group) -> bool:
+        """Whether a copy says that it lacks some of these slots."""
         own = self.view.received.get((name, group.main))
-        spoken_for = name in group.plain or name in group.keepers
-        return not spoken_for and own is not None and (own.state == COPYING or own.seq < 0)
+        if own is None:
+            return False
+        lacks = own.lacks & mask_of(group.ranges)
+        return own.state == COPYING or own.seq < 0 or bool(lacks) or self.moves(group, name)
 
     def stream_of(self, name: str, main: str) -> str:
         """The state of the stream that a copy receives, as it says itself; empty when it never told."""
@@ -377,7 +422,7 @@ class Assignment:
             waits = (group.main, name) in self.view.grants or name in self.view.leaving
             if self.gone(name) or self.restarted(name) or waits or link is None:
                 continue
-            if link.epoch != self.epoch or not link.in_sync:
+            if link.epoch != self.epoch or not link.holds(group.ranges) or self.moves(group, name):
                 continue
             if name in group.replicas:
                 learners.remove(name)
@@ -390,7 +435,7 @@ class Assignment:
     def wanted(self, group: Group, target: Holders, away: frozenset[str]) -> Group:
         """Begin the copies that are missing, end those that are too many once the others are in sync."""
         fresh: Holders = ()
-        if self.lacks_copies(group, away) or self.evens_out(group, target):
+        if self.lacks_copies(group, away) or self.evens_out(group, target) or self.view.evening:
             fresh = tuple(name for name in target if name != group.main and name not in group.copies)
         learners = (*group.learners, *fresh)
         replicas = group.replicas
@@ -417,6 +462,8 @@ class Assignment:
 
     def evens_out(self, group: Group, target: Holders) -> bool:
         """Whether the target brings in somebody who holds nothing at all, so that he takes his part."""
+        if len(group.copies) > self.view.copies or self.view.drained.intersection(group.copies):
+            return True  # It has moved, or is to leave a node.
         return any(name in self.idle for name in target if name not in group.copies)
 
 
@@ -490,10 +537,13 @@ def without_strangers(group: Group, view: View) -> Group:
 def needs_placing(groups: list[Group], work: Assignment, away: frozenset[str]) -> bool:
     """Whether any slot has no main, too few or too many copies, or a node holds nothing."""
     view = work.view
-    if not groups or (work.idle and view.copies):
+    if not groups or (work.idle and view.copies) or view.evening:
         return True
     return any(
-        group.main not in view.nodes or len(group.copies) != view.copies or work.lacks_copies(group, away)
+        group.main not in view.nodes
+        or len(group.copies) != view.copies
+        or work.lacks_copies(group, away)
+        or view.drained.intersection(group.copies)
         for group in groups
     )
 

@@ -139,8 +139,19 @@ def picture(client: redis.Redis) -> dict[str, Any]:
     return seen
 
 
-def test_a_node_joins_and_another_leaves_under_load_and_nobody_notices(embedded: Embedded) -> None:
-    done = embedded.whole("--nodes", "3", "--proxies", "2", *CALM)
+COPIES = {
+    "alone": (),
+    "copied": ("--replicas", "1"),
+    "strict": ("--replicas", "1", "--consistency", "strict"),
+    "twice": ("--replicas", "2", "--consistency", "strict"),
+}
+
+
+@pytest.mark.parametrize("copies", COPIES)
+def test_a_node_joins_and_another_leaves_under_load_and_nobody_notices(
+    embedded: Embedded, copies: str
+) -> None:
+    done = embedded.whole("--nodes", "3", "--proxies", "2", *COPIES[copies], *CALM)
     assert done.returncode == 0, done.stderr
     client = redis.Redis(port=embedded.port_of("balancer"), socket_timeout=30)
     fill(client)

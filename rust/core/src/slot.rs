@@ -50,6 +50,33 @@ impl SlotSet {
         self.0.iter().all(|&word| word == 0)
     }
 
+    /// Put all of another set in.
+    pub fn add(&mut self, other: &SlotSet) {
+        self.0.iter_mut().zip(other.0.iter()).for_each(|(own, other)| *own |= other);
+    }
+
+    /// Take all of another set out.
+    pub fn subtract(&mut self, other: &SlotSet) {
+        self.0.iter_mut().zip(other.0.iter()).for_each(|(own, other)| *own &= !other);
+    }
+
+    /// Those of this set that are not in another.
+    pub fn without(&self, other: &SlotSet) -> SlotSet {
+        let mut rest = self.clone();
+        rest.subtract(other);
+        rest
+    }
+
+    /// Those that are in both.
+    pub fn common(&self, other: &SlotSet) -> SlotSet {
+        self.without(&self.without(other))
+    }
+
+    /// Whether all that are in are in another as well.
+    pub fn within(&self, other: &SlotSet) -> bool {
+        self.0.iter().zip(other.0.iter()).all(|(own, other)| own & !other == 0)
+    }
+
     /// The first slot at or after `slot`.
     pub fn next(&self, slot: u16) -> Option<u16> {
         let mut index = usize::from(slot) / 64;

@@ -86,7 +86,7 @@ pub fn keep(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
 /// How many replicas have everything up to a record.
 pub fn reached(engine: &Engine, seq: u64) -> usize {
     let Some(replication) = &engine.replication else { return 0 };
-    let has = |source: &&replication::Source| source.moves.is_empty() && source.whole && source.acked >= seq;
+    let has = |source: &&replication::Source| source.moves.is_empty() && source.settled() && source.acked >= seq;
     replication.sources.iter().filter(has).count()
 }
 

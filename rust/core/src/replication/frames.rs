@@ -6,7 +6,7 @@
 //! A frame that does not check ends the stream: the replica connects anew. Numbers are little-endian. Nothing is
 //! allocated by a length that is announced: a frame is looked at when all of it has arrived.
 
-use crate::slot::SLOT_COUNT;
+use crate::slot::{SLOT_COUNT, SlotSet};
 use crate::stream::codec::Garbage;
 
 /// Bytes in front of a frame's fields.
@@ -34,6 +34,10 @@ pub enum Frame<'a> {
     /// From a replica that is being filled: the first `copied` slots that it was told are complete are, and all records
     /// up to `seq` of these are applied. Sent only to mains that understand it, see [`super::Sink`].
     Filling { copied: u64, seq: u64, clock: u64 },
+    /// From the main: it owes the replica these slots as well from now on, and waits for their digests.
+    Owes { slots: &'a [u8] },
+    /// From the main: it owes the replica these slots no more, and counts on it for them no more.
+    Drops { slots: &'a [u8] },
     /// From the replica: what it has of some slots, (slot, digest) each; zero for nothing.
     Digests { pairs: &'a [u8] },
 }
@@ -60,6 +64,8 @@ pub const TAIL: u8 = 2;
 pub const COPY: u8 = 3;
 /// As [`TAIL`], of digests.
 pub const DIGESTS: u8 = 7;
+const OWES: u8 = 10;
+const DROPS: u8 = 11;
 
 impl<'a> Frame<'a> {
     /// Append the frame.
@@ -111,6 +117,14 @@ impl<'a> Frame<'a> {
                 numbers(out, &[copied, seq, clock]);
                 9
             }
+            Frame::Owes { slots } => {
+                out.extend_from_slice(slots);
+                OWES
+            }
+            Frame::Drops { slots } => {
+                out.extend_from_slice(slots);
+                DROPS
+            }
         };
         out[at + 8] = kind;
         finish(out, at);
@@ -139,6 +153,8 @@ impl<'a> Frame<'a> {
             DIGESTS if fields.0.len().is_multiple_of(10) => Frame::Digests { pairs: fields.rest() },
             8 => Frame::Final { seq: fields.number()? },
             9 => Frame::Filling { copied: fields.number()?, seq: fields.number()?, clock: fields.number()? },
+            OWES if fields.0.len().is_multiple_of(2) => Frame::Owes { slots: fields.rest() },
+            DROPS if fields.0.len().is_multiple_of(2) => Frame::Drops { slots: fields.rest() },
             _ => return Err(Garbage("there is no such frame")),
         };
         if !fields.0.is_empty() {
@@ -153,6 +169,16 @@ pub fn pairs(bytes: &[u8]) -> impl Iterator<Item = (u16, u64)> + '_ {
     bytes.as_chunks::<10>().0.iter().map(|&[a, b, c, d, e, f, g, h, i, j]| {
         (u16::from_le_bytes([a, b]) % SLOT_COUNT, u64::from_le_bytes([c, d, e, f, g, h, i, j]))
     })
+}
+
+/// The slots of [`Frame::Owes`] and [`Frame::Drops`].
+pub fn slots(bytes: &[u8]) -> SlotSet {
+    bytes.as_chunks::<2>().0.iter().map(|&pair| u16::from_le_bytes(pair) % SLOT_COUNT).collect()
+}
+
+/// As they are sent.
+pub fn of_slots(slots: &SlotSet) -> Vec<u8> {
+    slots.iter().flat_map(u16::to_le_bytes).collect()
 }
 
 struct Fields<'a>(&'a [u8]);
@@ -186,7 +212,7 @@ impl<'a> Fields<'a> {
 mod tests {
     use super::*;
 
-    const SAMPLES: [Frame<'static>; 10] = [
+    const SAMPLES: [Frame<'static>; 12] = [
         Frame::Start { run: b"a/7", seq: 9, whole: true },
         Frame::Tail { seq: u64::MAX, clock: 5, records: b"abc" },
         Frame::Tail { seq: 1, clock: 5, records: b"" },
@@ -197,6 +223,8 @@ mod tests {
         Frame::Digests { pairs: &[1, 0, 2, 0, 0, 0, 0, 0, 0, 0] },
         Frame::Final { seq: 12 },
         Frame::Filling { copied: 3, seq: 7, clock: 1 },
+        Frame::Owes { slots: &[1, 0, 2, 0] },
+        Frame::Drops { slots: &[255, 63] },
     ];
 
     #[test]

@@ -9,6 +9,8 @@ pub mod frames;
 pub mod moves;
 #[cfg(test)]
 mod moves_tests;
+#[cfg(test)]
+mod resize_tests;
 pub mod sink;
 pub mod source;
 pub mod strict;
@@ -38,6 +40,9 @@ use std::hash::BuildHasher;
 pub const LEASE_MS: u64 = 500;
 /// A stream over which nothing came for so long is cut.
 pub const SILENCE_MS: u64 = 2000;
+
+/// The end of the refusal of a question about slots that are not owed.
+pub const OTHER_SLOTS: &str = "the topology gives that node other slots of this one";
 
 /// What a connection is, when it is no client's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,11 +101,16 @@ impl Replication {
         let absent = self.absent.iter().filter_map(|absent| absent.since.map(|since| now.saturating_sub(since)));
         let connected = self.sources.iter().map(|source| source.lag_ms(now));
         // While a replica is being filled, each slot is looked at.
-        let filling = self.sources.iter().any(|source| !source.whole && source.moves.is_empty());
+        let filling = self.sources.iter().any(|source| !source.settled() && source.moves.is_empty());
         self.late = bound > 0 && (filling || absent.chain(connected).any(|lag| lag > bound));
         for slot in std::mem::take(self.wanted.get_mut()) {
-            self.sources.iter_mut().filter(|source| source.moves.is_empty()).for_each(|source| source.hurry(slot));
+            self.sources.iter_mut().for_each(|source| source.hurry(slot));
         }
+    }
+
+    /// The stream by which a node gets a slot from us.
+    pub fn source_of(&self, peer: &str, slot: u16) -> Option<&Source> {
+        self.sources.iter().find(|source| source.peer == peer && source.slots.contains(slot))
     }
 
     /// Whether there are slots to be dropped.
@@ -163,7 +173,10 @@ fn owed(membership: &Membership, peer: u16, id: &str) -> SlotSet {
     if !membership.replicates() {
         return SlotSet::default();
     }
-    membership.own.iter().filter(|&slot| membership.copies(slot, peer)).collect()
+    let mut owed: SlotSet = membership.own.iter().filter(|&slot| membership.copies(slot, peer)).collect();
+    // What moves between the same two is in the stream of the move.
+    membership.moves.iter().filter(|one| one.peer == peer).for_each(|one| owed.subtract(&one.slots));
+    owed
 }
 
 /// By main and move, the slots that we are to get; an empty name stands for copies.
@@ -179,6 +192,12 @@ fn wanted(membership: &Membership) -> BTreeMap<(u16, String), SlotSet> {
             wanted.entry((main, String::new())).or_default().insert(slot);
         }
     }
+    for one in membership.moves.iter().filter(|one| one.incoming && !one.flipped) {
+        if let Some(slots) = wanted.get_mut(&(one.peer, String::new())) {
+            slots.subtract(&one.slots);
+        }
+    }
+    wanted.retain(|_, slots| !slots.is_empty());
     wanted
 }
 
@@ -194,24 +213,39 @@ pub fn reconcile(engine: &mut Engine, before: Option<&Membership>) {
     let given = membership.moves.iter().filter(|one| one.flipped && !one.incoming).flat_map(|one| one.slots.iter());
     let passive: SlotSet =
         wanted.values().flat_map(SlotSet::iter).filter(|&slot| !membership.own.contains(slot)).chain(given).collect();
-    replication.moves.reconcile(before, &membership);
+    replication.moves.reconcile(before, &membership, engine.tail.seq());
     let name = |index: u16| membership.document.nodes()[usize::from(index)].id.clone();
     let mut kept = Vec::new();
     for mut sink in std::mem::take(&mut replication.sinks) {
         let main = membership.document.index_of(&sink.main);
         let slots = main.and_then(|main| wanted.remove(&(main, sink.moves.clone())));
         match slots {
-            _ if !sink.moves.is_empty() && slots.is_none() => ended.extend(sink.token.take()),
+            _ if !sink.moves.is_empty() && slots.is_none() => {
+                ended.extend(sink.token.take());
+                if !sink.over && membership.replicates() {
+                    // Who gave them is gone or silent, and may be answering reads still.
+                    taken.add(&sink.slots.common(&membership.own));
+                    replication.promised = replication.promised.max(sink.promised);
+                }
+            }
             Some(slots) if slots == sink.slots => kept.push(sink),
+            Some(slots) if sink.moves.is_empty() && sink.may_become(&slots) => {
+                let unsaid = sink.slots.without(&slots).without(sink.released()).common(&membership.own);
+                if !unsaid.is_empty() {
+                    taken.add(&unsaid);
+                    replication.promised = replication.promised.max(sink.promised);
+                }
+                sink.resize(slots);
+                kept.push(sink);
+            }
             other => {
                 ended.extend(sink.token.take());
                 sink.slots.iter().filter(|&slot| membership.own.contains(slot)).for_each(|slot| taken.insert(slot));
                 replication.promised = replication.promised.max(sink.promised);
                 if let Some(slots) = other {
                     let mut next = Sink::new(&sink.main, &sink.moves, slots);
-                    // What we have of all of them is good to go on from.
-                    next.whole = sink.whole && next.slots.iter().all(|slot| sink.slots.contains(slot));
-                    (next.run, next.seq) = (sink.run.clone(), sink.seq);
+                    // What we have of them is good to go on from.
+                    next.go_on_from(&sink);
                     kept.push(next);
                 }
             }
@@ -223,7 +257,15 @@ pub fn reconcile(engine: &mut Engine, before: Option<&Membership>) {
     let mut sources = Vec::new();
     for mut source in std::mem::take(&mut replication.sources) {
         let peer = membership.document.index_of(&source.peer);
-        if peer.is_some_and(|peer| owed(&membership, peer, &source.moves) == source.slots) {
+        let slots = peer.map(|peer| owed(&membership, peer, &source.moves)).unwrap_or_default();
+        let same = slots == source.slots;
+        if same || (source.moves.is_empty() && !slots.is_empty()) {
+            if !same {
+                if let Some(before) = before {
+                    replication.counts.lost_writes += lost(engine, before, &membership, &source);
+                }
+                source.resize(slots, &mut engine.tail);
+            }
             let handed = replication.moves.hands_over(&source.moves);
             source.hands_over = handed.then(|| source.hands_over.unwrap_or(engine.tail.seq()));
             sources.push(source);
@@ -289,7 +331,7 @@ pub fn reconcile(engine: &mut Engine, before: Option<&Membership>) {
         engine.wait_before_serving(promised + LEASE_MS + LEASE_MS / 20, taken);
     }
     engine.membership = Some(membership);
-    moves::open(engine);
+    moves::open(engine, crate::command::replicate::steady_ms());
     for token in ended {
         if let Some(client) = engine.clients.get_mut(token) {
             client.stream = None;
@@ -320,7 +362,7 @@ fn lost(engine: &Engine, before: &Membership, now: &Membership, source: &Source)
     let Some(peer) = now.document.index_of(&source.peer) else { return 0 };
     let gone: SlotSet =
         source.slots.iter().filter(|&slot| before.own.contains(slot) && now.document.main(slot) == peer).collect();
-    let Some(mut cursor) = engine.tail.at(source.acked + 1) else { return 0 };
+    let Some(mut cursor) = engine.tail.at(source.reached() + 1) else { return 0 };
     let mut count = 0;
     while let Ok(Some(record)) = engine.tail.next(&mut cursor) {
         count +=
@@ -371,8 +413,10 @@ pub fn admit(engine: &mut Engine, token: Token, question: &Question<'_>, now: u6
         .into_iter()
         .collect();
     let peer = membership.document.index_of(question.node);
-    if slots.is_empty() || peer.is_none_or(|peer| owed(membership, peer, question.moves) != slots) {
-        return Err(Fault::new("TRYAGAIN the topology gives that node other slots of this one"));
+    let owed = peer.map(|peer| owed(membership, peer, question.moves)).unwrap_or_default();
+    let partly = question.moves.is_empty() && slots.within(&owed);
+    if slots.is_empty() || slots != owed && !partly {
+        return Err(Fault::new(format!("TRYAGAIN {OTHER_SLOTS}")));
     }
     let resumed = engine.tail.at(question.seq + 1).filter(|_| run_of(engine) == question.run);
     let whole = resumed.is_none();
@@ -383,8 +427,12 @@ pub fn admit(engine: &mut Engine, token: Token, question: &Question<'_>, now: u6
     }
     let cursor = resumed.unwrap_or_else(|| engine.tail.end());
     let run = run_of(engine);
-    let mut source = Source::new(question.node, token, slots, cursor, !whole, now);
+    let mut source = Source::new(question.node, token, if whole { owed.clone() } else { slots }, cursor, !whole, now);
     let replication = engine.replication.get_or_insert_default();
+    if !whole && source.slots != owed {
+        source.resize(owed, &mut engine.tail);
+    }
+    source.withhold(&replication.moves.due);
     question.moves.clone_into(&mut source.moves);
     source.hands_over = replication.moves.hands_over(question.moves).then(|| engine.tail.seq());
     if whole {
@@ -421,7 +469,8 @@ pub fn gone(engine: &mut Engine, token: Token, role: Role, now: u64) {
                 source.leave(&mut engine.tail);
                 let since = (source.lag_ms(now) > 0).then(|| now - source.lag_ms(now));
                 if source.moves.is_empty() {
-                    replication.absent.push(Absent { peer: source.peer, acked: source.acked, since });
+                    let acked = source.reached();
+                    replication.absent.push(Absent { peer: source.peer, acked, since });
                 }
                 replication.counts.broken += 1;
             }
@@ -449,9 +498,10 @@ pub fn question(membership: &Membership, sink: &Sink, id: &str, password: &str) 
     if !password.is_empty() {
         say(&[b"AUTH", password.as_bytes()]);
     }
-    let (run, seq) = if sink.whole { (sink.run.as_str(), sink.seq) } else { ("none", 0) };
+    let here = sink.here();
+    let (run, seq) = if here.is_some() { (sink.run.as_str(), sink.seq) } else { ("none", 0) };
     let (epoch, seq) = (membership.document.epoch.to_string(), seq.to_string());
-    let ranges = crate::topology::ranges::to_text(sink.slots.iter());
+    let ranges = crate::topology::ranges::to_text(here.as_ref().unwrap_or(&sink.slots).iter());
     let words: [&[u8]; 9] = [
         b"FASTCACHE",
         b"STREAM",

@@ -7,14 +7,14 @@
 //! else is asked meanwhile. The giver keeps its copy until the move has left the topology. Until it has sent the last
 //! frame it can be told to keep the slots ([`keep`]); then it may become the main again, and nobody has served them since.
 
-use super::Replication;
+use super::{Replication, Source};
 use crate::command::Engine;
 use crate::command::cluster::Membership;
 use crate::command::fault::{Done, Fault};
 use crate::resp::Reply;
 use crate::stream::SlotSet;
 use crate::topology::document::Document;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// One move of the topology that is ours to give or to take.
 #[derive(Clone, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct Moving {
     pub slots: SlotSet,
     /// Whether we take it; else we give it.
     pub incoming: bool,
+    /// Whether the giver acknowledges nothing that the taker does not have (with replication).
+    pub joined: bool,
     /// Whether the slots are the taker's already.
     pub flipped: bool,
 }
@@ -44,11 +46,14 @@ pub fn of(document: &Document, me: u16) -> Vec<Moving> {
         let main = if flipped { to } else { from };
         let peer = if incoming { from } else { to };
         let holds = slots.iter().all(|slot| document.main(slot) == main);
-        holds.then(|| Moving { id: one.id.clone(), peer, slots, incoming, flipped })
+        let joined = one.state == JOINED;
+        holds.then(|| Moving { id: one.id.clone(), peer, slots, incoming, joined, flipped })
     });
     each.collect()
 }
 
+/// The state of a move whose taker the giver waits for, as for a replica.
+pub const JOINED: &str = "joined";
 /// The state of a move whose slots are the taker's.
 pub const FLIPPED: &str = "flipped";
 
@@ -58,8 +63,23 @@ pub struct Moves {
     /// Moves whose slots we gave up in this life, and how far each is.
     given: BTreeMap<String, Given>,
     /// Moves that are over for us as the taker: their slots are served here.
-    taken: BTreeSet<String>,
+    taken: BTreeMap<String, Taken>,
+    /// Of moves that have joined: what was written before the giver began to wait for the taker.
+    floors: BTreeMap<String, u64>,
+    /// Slots of which their giver may still send something: nothing of them is copied to others before.
+    pub(super) due: SlotSet,
 }
+
+/// A move of which everything has come.
+struct Taken {
+    /// When, ms of the steady clock.
+    at: u64,
+    /// Whether requests need not wait any more.
+    open: bool,
+}
+
+/// So long the former main, now a replica, may take to say that it has everything, ms, before requests are let in.
+const OPENING_MS: u64 = 500;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Given {
@@ -75,12 +95,17 @@ enum Given {
 
 impl Moves {
     /// Adapt to another topology.
-    pub(super) fn reconcile(&mut self, before: Option<&Membership>, now: &Membership) {
+    pub(super) fn reconcile(&mut self, before: Option<&Membership>, now: &Membership, seq: u64) {
         let there = |id: &String, incoming: bool| {
             now.moves.iter().any(|one| one.id == *id && one.flipped && one.incoming == incoming)
         };
         self.given.retain(|id, _| there(id, false));
-        self.taken.retain(|id| there(id, true));
+        self.taken.retain(|id, _| there(id, true));
+        let joins = |one: &&Moving| one.joined && !one.incoming;
+        self.floors.retain(|id, _| now.moves.iter().filter(joins).any(|one| one.id == *id));
+        for one in now.moves.iter().filter(joins) {
+            self.floors.entry(one.id.clone()).or_insert(seq);
+        }
         for one in now.moves.iter().filter(|one| one.flipped && !one.incoming) {
             // What we did not have before we cannot give: we were restarted meanwhile.
             if before.is_some_and(|before| one.slots.iter().all(|slot| before.own.contains(slot))) {
@@ -106,19 +131,28 @@ impl Moves {
 
     /// Whether anything is to be remembered.
     pub(super) fn is_empty(&self) -> bool {
-        self.given.is_empty() && self.taken.is_empty()
+        self.given.is_empty() && self.taken.is_empty() && self.floors.is_empty()
     }
 
-    /// Slots that are ours by the topology, whose giver may still send something.
-    fn awaited(&self, membership: &Membership) -> SlotSet {
-        let due = |one: &&Moving| one.flipped && one.incoming && !self.taken.contains(&one.id);
+    /// Slots that are ours by the topology, and whether requests for them may not be served yet; those without `open`
+    /// whose giver may still send something.
+    fn awaited(&self, membership: &Membership, open: bool) -> SlotSet {
+        let due = |one: &&Moving| {
+            let taken = self.taken.get(&one.id);
+            one.flipped && one.incoming && taken.is_none_or(|taken| open && !taken.open)
+        };
         membership.moves.iter().filter(due).flat_map(|one| one.slots.iter()).collect()
+    }
+
+    /// Whether anything that has come is not served yet.
+    fn opens(&self) -> bool {
+        self.taken.values().any(|taken| !taken.open)
     }
 
     /// How far a flipped move is, in a word.
     fn state(&self, one: &Moving) -> &'static str {
         match (one.incoming, self.given.get(&one.id)) {
-            (true, _) if self.taken.contains(&one.id) => "open",
+            (true, _) if self.taken.get(&one.id).is_some_and(|taken| taken.open) => "open",
             (true, _) => "awaited",
             (false, None) => "gone",
             (false, Some(Given::Ours)) => "handing",
@@ -130,7 +164,7 @@ impl Moves {
 }
 
 /// Note what has become of moves: what was sent, what came, what is open now. Once in every turn.
-pub fn settle(engine: &mut Engine) {
+pub fn settle(engine: &mut Engine, now: u64) {
     let Some(replication) = &mut engine.replication else { return };
     let Replication { sources, sinks, moves, .. } = &mut **replication;
     for source in sources.iter().filter(|source| source.handed.is_some()) {
@@ -140,20 +174,50 @@ pub fn settle(engine: &mut Engine) {
         }
     }
     let fresh: Vec<String> =
-        sinks.iter().filter(|sink| sink.over && !moves.taken.contains(&sink.moves)).map(|s| s.moves.clone()).collect();
+        sinks.iter().filter(|sink| sink.over && !moves.taken.contains_key(&sink.moves)).map(|s| s.moves.clone()).collect();
     if !fresh.is_empty() {
-        moves.taken.extend(fresh);
-        open(engine);
+        moves.taken.extend(fresh.into_iter().map(|id| (id, Taken { at: now, open: false })));
+        open(engine, now);
+    } else if moves.opens() {
+        open(engine, now);
     }
 }
 
+/// Whether the former main of a move's slots has all of them as a replica, if it is to.
+fn secured(membership: &Membership, sources: &[Source], one: &Moving) -> bool {
+    let name = &membership.document.nodes()[usize::from(one.peer)].id;
+    let source = sources.iter().find(|source| source.peer == *name && source.moves.is_empty());
+    one.slots.iter().all(|slot| {
+        let waits = membership.replicates() && membership.document.replicas_of(slot).contains(&one.peer);
+        !waits || source.is_some_and(|source| source.covers(slot))
+    })
+}
+
 /// Have requests for slots wait that are still awaited, and serve those who waited for others.
-pub fn open(engine: &mut Engine) {
-    let awaited = match (&engine.membership, &engine.replication) {
-        (Some(membership), Some(replication)) => replication.moves.awaited(membership),
+pub fn open(engine: &mut Engine, now: u64) {
+    let awaited = match (&engine.membership, &mut engine.replication) {
+        (Some(membership), Some(replication)) => {
+            let Replication { moves, sources, .. } = &mut **replication;
+            for one in &membership.moves {
+                if let Some(taken) = moves.taken.get_mut(&one.id) {
+                    taken.open |= secured(membership, sources, one) || now > taken.at + OPENING_MS;
+                }
+            }
+            let due = moves.awaited(membership, false);
+            if due != moves.due {
+                sources.iter_mut().for_each(|source| source.withhold(&due));
+                moves.due = due;
+            }
+            moves.awaited(membership, true)
+        }
         _ => SlotSet::default(),
     };
-    let waited = engine.awaited.is_some();
+    let before = engine.awaited.take();
+    if before.as_deref() == Some(&awaited) {
+        engine.awaited = before;
+        return;
+    }
+    let waited = before.is_some();
     engine.awaited = (!awaited.is_empty()).then(|| Box::new(awaited));
     if waited {
         engine.resume_held();
@@ -186,7 +250,10 @@ pub fn tell(engine: &Engine, out: &mut Reply, now: u64) {
         let sink = replication.and_then(|all| all.sinks.iter().find(|sink| sink.moves == one.id));
         let state = match (one.flipped, source, sink) {
             (true, _, _) => moves.state(one),
-            (false, Some(source), _) if source.whole => "streaming",
+            (false, Some(source), _) if source.whole => {
+                let floor = moves.floors.get(&one.id).filter(|_| one.joined);
+                if floor.is_some_and(|&floor| source.acked >= floor) { "joined" } else { "streaming" }
+            }
             (false, Some(_), _) => "copying",
             (false, None, Some(sink)) => sink.state(),
             (false, None, None) => "connecting",

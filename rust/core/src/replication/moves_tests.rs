@@ -82,7 +82,7 @@ impl Pair {
                 let text = String::from_utf8_lossy(&fault.0).into_owned();
                 let sink = &mut self.taker.engine.replication.as_mut().unwrap().sinks[0];
                 sink.over |= text.starts_with("GONE");
-                moves::settle(&mut self.taker.engine);
+                moves::settle(&mut self.taker.engine, self.now);
                 Some(text)
             }
         }
@@ -104,7 +104,7 @@ impl Pair {
             source.pump(&mut engine.tail, &engine.store, &mut self.wire, self.now * 1000).unwrap();
         }
         engine.replication = Some(replication);
-        moves::settle(engine);
+        moves::settle(engine, self.now);
         let arrived = self.random.below(self.wire.len() + 1);
         let engine = &mut self.taker.engine;
         let mut replication = engine.replication.take().unwrap();
@@ -115,7 +115,7 @@ impl Pair {
         }
         sink.say(engine, &mut words, self.now);
         engine.replication = Some(replication);
-        moves::settle(engine);
+        moves::settle(engine, self.now);
         self.wire.drain(..used);
         let source = &mut self.giver.engine.replication.as_mut().unwrap().sources[0];
         let mut at = 0;
@@ -123,7 +123,7 @@ impl Pair {
             source.take(frame, self.now).unwrap();
             at += len;
         }
-        moves::settle(&mut self.giver.engine);
+        moves::settle(&mut self.giver.engine, self.now);
     }
 
     fn told(&self, giver: bool) -> String {

@@ -44,6 +44,15 @@ pub struct Sink {
     pub whole: bool,
     /// Slots that have been copied.
     pub copied: usize,
+    /// Whether `seq` is true of all slots but those in `lacking`.
+    based: bool,
+    /// Slots that came to the others later and are not here yet.
+    pub lacking: SlotSet,
+    /// Slots that the main counts on us for no more; those that it owes us before we have heard why.
+    released: SlotSet,
+    offered: SlotSet,
+    /// How many slots we were told are complete since the stream began.
+    completed: u64,
     /// Up to which record everything is applied of the slots that are here, whether all are or not.
     applied: u64,
     /// Whether the main has said where it begins: before that, what we know is of another stream.
@@ -62,8 +71,8 @@ pub struct Sink {
     pub greeted: Greeting,
     applier: Applier,
     arriving: Option<Arriving>,
-    /// The next slot whose digest is to be told.
-    telling: Option<u16>,
+    /// Slots whose digests are to be told.
+    telling: SlotSet,
 }
 
 /// A slot whose entries arrive. What is here of it stays until the main's is: a replica holds all that was acknowledged
@@ -124,6 +133,11 @@ impl Sink {
             seq: 0,
             whole: false,
             copied: 0,
+            based: false,
+            lacking: SlotSet::default(),
+            released: SlotSet::default(),
+            offered: SlotSet::default(),
+            completed: 0,
             applied: 0,
             begun: false,
             reports: false,
@@ -134,7 +148,7 @@ impl Sink {
             greeted: Greeting::Question,
             applier: Applier::new(),
             arriving: None,
-            telling: None,
+            telling: SlotSet::default(),
         }
     }
 
@@ -144,23 +158,29 @@ impl Sink {
         match frame {
             Frame::Start { run, seq, whole } => {
                 self.run = String::from_utf8_lossy(run).into_owned();
-                (self.seq, self.applied, self.whole) = (seq, seq, !whole);
+                if whole {
+                    self.lacking = SlotSet::default();
+                }
+                (self.seq, self.applied, self.based) = (seq, seq, !whole);
+                self.whole = self.based && self.lacking.is_empty();
+                (self.released, self.offered, self.completed) = (SlotSet::default(), SlotSet::default(), 0);
                 self.reports = self.run.split('/').nth(2).is_some();
                 self.begun = true;
-                self.copied = if whole { 0 } else { self.slots.len() };
-                self.telling = whole.then_some(0);
+                self.copied = if whole { 0 } else { self.slots.len() - self.lacking.len() };
+                self.telling = if whole { self.slots.clone() } else { SlotSet::default() };
                 self.failures = 0;
             }
             Frame::Tail { seq, clock, records } => {
                 self.apply(engine, records)?;
                 (self.clock, self.applied) = (clock, seq);
-                if self.whole {
+                if self.based {
                     self.seq = seq;
                 }
             }
             Frame::Copy { slot, first, entries } => {
                 if !self.slots.contains(slot) {
-                    return Err(format!("slot {slot} does not belong to this stream"));
+                    // Either it has just gone, and the main hears of it soon, or this is nonsense.
+                    return Ok(());
                 }
                 if first {
                     self.arriving = Some(Arriving::new(slot, engine.store.len_of_slot(slot) == 0));
@@ -169,13 +189,34 @@ impl Sink {
             }
             Frame::Copied { slot, .. } => {
                 self.copied += 1;
+                self.completed += 1;
+                self.lacking.remove(slot);
                 if let Some(Arriving { slot: arrived, came: Some(came) }) = self.arriving.take()
                     && arrived == slot
+                    && self.slots.contains(slot)
                 {
                     self.remove_others(engine, slot, &came)?;
                 }
             }
-            Frame::Whole { seq } => (self.whole, self.seq) = (true, seq),
+            Frame::Whole { seq } => {
+                self.based = true;
+                self.seq = seq;
+                self.whole = self.lacking.is_empty();
+            }
+            Frame::Owes { slots } => {
+                let slots = frames::slots(slots);
+                self.released.subtract(&slots);
+                self.telling.add(&slots.common(&self.lacking));
+                self.offered.add(&slots);
+            }
+            Frame::Drops { slots } => {
+                let slots = frames::slots(slots);
+                self.offered.subtract(&slots);
+                self.telling.subtract(&slots);
+                self.lacking.add(&slots.common(&self.slots));
+                self.whole &= self.lacking.is_empty();
+                self.released.add(&slots);
+            }
             Frame::Final { seq } if !self.moves.is_empty() && self.whole => {
                 self.seq = self.seq.max(seq);
                 self.over = true;
@@ -235,15 +276,15 @@ impl Sink {
         if !self.begun {
             return;
         }
-        if let Some(from) = self.telling {
-            self.tell_digests(engine, from, out);
+        if !self.telling.is_empty() {
+            self.tell_digests(engine, out);
         }
         let clock = self.clock;
         let said = match self.whole {
-            true => Frame::Ack { seq: self.seq, clock },
-            false if self.reports => Frame::Filling { copied: self.copied as u64, seq: self.applied, clock },
+            true if self.completed == 0 || !self.reports => Frame::Ack { seq: self.seq, clock },
+            _ if self.reports => Frame::Filling { copied: self.completed, seq: self.applied, clock },
             // Nothing is acknowledged, but that we are here.
-            false => Frame::Ack { seq: 0, clock },
+            _ => Frame::Ack { seq: 0, clock },
         };
         said.write(out);
         self.promised = now_ms;
@@ -251,13 +292,13 @@ impl Sink {
 
     /// Whether there is more to be told at once.
     pub fn hurries(&self) -> bool {
-        self.token.is_some() && self.telling.is_some()
+        self.token.is_some() && !self.telling.is_empty()
     }
 
-    fn tell_digests(&mut self, engine: &Engine, from: u16, out: &mut Vec<u8>) {
+    fn tell_digests(&mut self, engine: &Engine, out: &mut Vec<u8>) {
         let at = frames::begin(out, frames::DIGESTS);
-        let (mut slot, mut told, mut entries) = (self.slots.next(from), 0, 0);
-        while let Some(number) = slot
+        let (mut told, mut entries) = (0, 0);
+        while let Some(number) = self.telling.next(0)
             && told < DIGESTS_IN_A_TURN
             && entries < ENTRIES_IN_A_TURN
         {
@@ -265,17 +306,64 @@ impl Sink {
             out.extend_from_slice(&super::digest(&engine.store, number).to_le_bytes());
             told += 1;
             entries += engine.store.len_of_slot(number);
-            slot = self.slots.next(number + 1);
+            self.telling.remove(number);
         }
         frames::finish(out, at);
-        self.telling = slot;
+    }
+
+    /// Whether our slots can become these while the main's connection stays: it must not count on us for what we no
+    /// longer keep up to date, and only itself can say that it does not.
+    pub fn may_become(&self, slots: &SlotSet) -> bool {
+        self.token.is_none() || self.slots.without(slots).within(&self.released)
+    }
+
+    /// See `may_become`.
+    pub fn released(&self) -> &SlotSet {
+        &self.released
+    }
+
+    /// Take over what another stream from the same main has brought of these slots.
+    pub fn go_on_from(&mut self, other: &Sink) {
+        let Some(here) = other.here() else { return };
+        self.lacking = self.slots.without(&here);
+        self.based = self.lacking != self.slots;
+        self.whole = self.lacking.is_empty();
+        (self.run, self.seq) = (other.run.clone(), other.seq);
+    }
+
+    /// Our slots are these from now on.
+    pub fn resize(&mut self, slots: SlotSet) {
+        let (fresh, gone) = (slots.without(&self.slots), self.slots.without(&slots));
+        self.released.subtract(&fresh);
+        self.lacking.subtract(&gone);
+        self.telling.subtract(&gone);
+        if self.based {
+            self.lacking.add(&fresh);
+            self.telling.add(&fresh.common(&self.offered));
+            self.whole = self.lacking.is_empty();
+        } else if self.token.is_some() {
+            // It is being filled: these are filled with the others, once the main knows of them.
+            self.lacking.add(&fresh);
+            self.telling.add(&fresh.common(&self.offered));
+        }
+        self.slots = slots;
+    }
+
+    /// What to go on from: slots that are here, the main's run, and the record up to which they are.
+    pub fn here(&self) -> Option<SlotSet> {
+        self.based.then(|| self.slots.without(&self.lacking)).filter(|here| !here.is_empty())
+    }
+
+    /// The main cannot go on from there: everything is copied anew.
+    pub fn begin_anew(&mut self) {
+        (self.based, self.whole, self.lacking) = (false, false, SlotSet::default());
     }
 
     /// The connection is lost: when to try again.
     pub fn lost(&mut self, now_ms: u64) {
         self.token = None;
         self.begun = false;
-        self.telling = None;
+        self.telling = SlotSet::default();
         self.arriving = None;
         self.applier.abandon_group();
         self.failures += 1;
@@ -285,13 +373,13 @@ impl Sink {
     /// The run of the main's process whose data we hold, and up to which record; nothing while they are not whole.
     pub fn held(&self) -> Option<(&str, u64)> {
         let life = self.run.split_once('/').map_or("", |(life, _)| life);
-        self.whole.then_some((life, self.seq))
+        self.based.then_some((life, self.seq))
     }
 
     /// The state in a word.
     pub fn state(&self) -> &'static str {
         match (self.token, self.greeted) {
-            (Some(_), Greeting::Streams) if self.whole => "streaming",
+            (Some(_), Greeting::Streams) if self.based => "streaming",
             (Some(_), Greeting::Streams) => "copying",
             _ => "connecting",
         }

@@ -4,6 +4,7 @@
 //! that everything arrives in the order in which it happened. A slot of many keys is copied in slices: while that
 //! lasts, its records are written by effect (see [`Tail::by_effect`]), which is right whether or not the key has been
 //! copied yet. What is sent is bounded by what the connection has not taken; who does not keep up falls off the tail.
+//! Which slots it gets may change while it streams ([`Source::resize`]): those that it has go on, others are copied.
 //! The replica says which slots it has in full, and strict requests for those need not wait for the others: so a copy
 //! that takes long holds up nobody. Slots that somebody waits for are copied first ([`Source::hurry`]).
 
@@ -22,6 +23,8 @@ pub const ROOM: usize = 1 << 20;
 const FRAME: usize = 64 * 1024;
 /// Entries copied before others get their turn.
 const SLICE: usize = 1000;
+/// Entries looked at or copied in one turn of the loop, about.
+const ENTRIES_IN_A_TURN: usize = 4000;
 /// A replica hears from its main at least so often, ms.
 pub const HEARTBEAT_MS: u64 = 100;
 
@@ -53,6 +56,14 @@ pub struct Source {
     filled_to: u64,
     /// Slots that were brought forward.
     hurried: SlotSet,
+    /// Slots that are not to be copied yet, because we wait ourselves for what is left of them; what was told of them.
+    withheld: SlotSet,
+    later: Vec<(u16, Option<u64>)>,
+    /// What is to be said first: which slots came and went.
+    news: Vec<u8>,
+    /// Whether it had everything once; since then only slots that came later may be missing. Whether any did.
+    pub based: bool,
+    grew: bool,
     /// When the stream began, ms of the steady clock.
     pub began: u64,
     /// Whether it has everything, and only the tail is to be sent.
@@ -101,6 +112,11 @@ impl Source {
             filled: SlotSet::default(),
             filled_to: 0,
             hurried: SlotSet::default(),
+            withheld: SlotSet::default(),
+            later: Vec::new(),
+            news: Vec::new(),
+            based: whole,
+            grew: false,
             began: now,
             whole,
             bytes: 0,
@@ -118,15 +134,16 @@ impl Source {
         if self.sent < tail.seq() && self.open.back().is_none_or(|&(_, at)| at < now / 1000) {
             self.open.push_back((tail.seq(), now / 1000));
         }
+        out.append(&mut self.news);
         self.send_tail(tail, out, now)?;
-        while !self.whole && out.len() < ROOM {
+        let mut entries = 0;
+        while !self.whole && out.len() < ROOM && entries < ENTRIES_IN_A_TURN {
             let before = out.len();
-            if !self.copy_some(tail, store, out, now) {
-                break;
-            }
+            let Some(seen) = self.copy_some(tail, store, out, now) else { break };
+            entries += seen;
             self.bytes += (out.len() - before) as u64;
         }
-        if self.handed.is_none() && self.whole && self.hands_over.is_some_and(|last| self.acked >= last) {
+        if self.handed.is_none() && self.settled() && self.hands_over.is_some_and(|last| self.acked >= last) {
             // We serve these slots no more, so nothing can follow; and should this get lost, nothing is missing.
             Frame::Final { seq: self.sent }.write(out);
             self.handed = Some(self.sent);
@@ -177,20 +194,27 @@ impl Source {
         Ok(())
     }
 
-    /// Copy the next slot or a slice of it; `false` when there is nothing to be copied now.
-    fn copy_some(&mut self, tail: &mut Tail, store: &Store, out: &mut Vec<u8>, now: u64) -> bool {
+    /// Copy the next slot or a slice of it: how many entries that were, `None` when there is nothing to be done now.
+    fn copy_some(&mut self, tail: &mut Tail, store: &Store, out: &mut Vec<u8>, now: u64) -> Option<usize> {
         if self.sent != tail.seq() {
-            return false; // Records come first.
+            return None; // Records come first.
         }
         if self.walk.is_some() {
             self.slice(tail, store, out);
-            return self.done_with_all(tail, out);
+            return Some(SLICE);
         }
-        let Some((slot, digest)) = self.due.pop_front() else {
-            return false;
-        };
+        if self.slots.within(&self.flowing) {
+            (self.whole, self.based) = (true, true);
+            Frame::Whole { seq: tail.seq() }.write(out);
+            return None;
+        }
+        let (slot, digest) = self.due.pop_front()?;
         if !self.slots.contains(slot) || self.flowing.contains(slot) {
-            return true;
+            return Some(0);
+        }
+        if self.withheld.contains(slot) {
+            self.later.push((slot, digest));
+            return Some(0);
         }
         self.flowing.insert(slot);
         if store.len_of_slot(slot) > SLICE {
@@ -209,7 +233,41 @@ impl Source {
             frames::finish(out, at);
             self.complete(slot, false, out);
         }
-        self.done_with_all(tail, out)
+        Some(store.len_of_slot(slot))
+    }
+
+    /// The peer is to get these slots from now on: those that are new must be copied, of others it hears no more.
+    pub fn resize(&mut self, owed: SlotSet, tail: &mut Tail) {
+        let (fresh, gone) = (owed.without(&self.slots), self.slots.without(&owed));
+        if self.walk.as_ref().is_some_and(|walk| gone.contains(walk.slot)) {
+            self.leave(tail);
+        }
+        if self.settled() && !fresh.is_empty() {
+            self.filled = self.slots.clone();
+        }
+        self.whole &= fresh.is_empty();
+        self.grew |= !fresh.is_empty();
+        for set in [&mut self.flowing, &mut self.filled, &mut self.hurried] {
+            set.subtract(&gone);
+        }
+        self.due.retain(|&(slot, _)| owed.contains(slot));
+        self.later.retain(|&(slot, _)| owed.contains(slot));
+        self.slots = owed;
+        self.copied = self.flowing.len() - usize::from(self.walk.is_some());
+        if !gone.is_empty() {
+            Frame::Drops { slots: &frames::of_slots(&gone) }.write(&mut self.news);
+        }
+        if !fresh.is_empty() {
+            Frame::Owes { slots: &frames::of_slots(&fresh) }.write(&mut self.news);
+        }
+    }
+
+    /// These slots are not to be copied yet; those that were, and are not among them, are now.
+    pub fn withhold(&mut self, slots: &SlotSet) {
+        self.withheld = slots.clone();
+        for one in std::mem::take(&mut self.later) {
+            if slots.contains(one.0) { self.later.push(one) } else { self.due.push_front(one) }
+        }
     }
 
     fn complete(&mut self, slot: u16, same: bool, out: &mut Vec<u8>) {
@@ -220,7 +278,9 @@ impl Source {
 
     /// Somebody waits for a slot that it does not have: it is the next to be copied.
     pub fn hurry(&mut self, slot: u16) {
-        if self.whole || !self.slots.contains(slot) || self.flowing.contains(slot) || self.hurried.contains(slot) {
+        if self.whole || !self.slots.contains(slot) || self.flowing.contains(slot) || self.hurried.contains(slot)
+            || self.withheld.contains(slot)
+        {
             return;
         }
         self.hurried.insert(slot);
@@ -229,14 +289,29 @@ impl Source {
         self.due.push_front((slot, digest));
     }
 
+    /// Whether it has said that it has everything.
+    pub fn settled(&self) -> bool {
+        self.whole && self.told.is_empty()
+    }
+
     /// Whether it has a slot in full, and will have every write to it in order.
     pub fn covers(&self, slot: u16) -> bool {
-        self.whole || self.filled.contains(slot)
+        self.slots.contains(slot) && (self.settled() || self.filled.contains(slot))
     }
 
     /// Whether it has all of a slot up to a record.
     pub fn has(&self, slot: u16, seq: u64) -> bool {
-        self.whole && self.acked >= seq || self.filled.contains(slot) && self.filled_to >= seq
+        self.covers(slot) && self.reached() >= seq
+    }
+
+    /// Slots that it does not have in full yet.
+    pub fn lacking(&self) -> SlotSet {
+        if self.settled() { SlotSet::default() } else { self.slots.without(&self.filled) }
+    }
+
+    /// Up to which record it has applied everything of the slots that it has.
+    pub fn reached(&self) -> u64 {
+        self.acked.max(self.filled_to)
     }
 
     fn slice(&mut self, tail: &mut Tail, store: &Store, out: &mut Vec<u8>) {
@@ -262,14 +337,6 @@ impl Source {
         }
     }
 
-    fn done_with_all(&mut self, tail: &Tail, out: &mut Vec<u8>) -> bool {
-        if self.copied == self.slots.len() && self.walk.is_none() {
-            self.whole = true;
-            Frame::Whole { seq: tail.seq() }.write(out);
-        }
-        true
-    }
-
     /// Take in what the replica says; an error ends the stream.
     pub fn take(&mut self, frame: Frame<'_>, now_ms: u64) -> Result<(), &'static str> {
         self.heard = now_ms;
@@ -277,6 +344,9 @@ impl Source {
             Frame::Ack { seq, clock } => {
                 if seq > self.sent {
                     return Err("it acknowledges what it was not sent");
+                }
+                if seq > 0 && self.whole && !self.grew {
+                    self.told.clear(); // One of an older release says no more than this.
                 }
                 self.acked = self.acked.max(seq);
                 self.clock = self.clock.max(clock);
@@ -289,11 +359,18 @@ impl Source {
                 if seq > self.sent || copied > self.confirmed + self.told.len() as u64 {
                     return Err("it acknowledges what it was not sent");
                 }
-                for slot in self.told.drain(..copied.saturating_sub(self.confirmed) as usize) {
-                    self.filled.insert(slot);
+                for _ in self.confirmed..copied {
+                    let Some(slot) = self.told.pop_front() else { break };
+                    // It may have gone, or gone and come again, since we told of it.
+                    if self.flowing.contains(slot) && !self.told.contains(&slot) {
+                        self.filled.insert(slot);
+                    }
                 }
                 self.confirmed = self.confirmed.max(copied);
                 self.filled_to = self.filled_to.max(seq);
+                if self.settled() {
+                    self.acked = self.acked.max(seq);
+                }
                 self.clock = self.clock.max(clock);
                 while self.open.front().is_some_and(|&(number, _)| number <= self.filled_to) {
                     self.open.pop_front();

@@ -138,14 +138,16 @@ fn admit_carefully(
             }
             for &peer in peers {
                 let name = &membership.document.nodes()[usize::from(peer)].id;
-                let source = replication.sources.iter().find(|source| source.peer == *name && source.moves.is_empty());
-                if strict && source.is_none_or(|source| !source.covers(slot)) {
+                let source = replication.source_of(name, slot);
+                // Its stream is being replaced by that of a move, or has just been given the slot: a matter of moments.
+                let soon = source.is_some_and(|source| source.based) || membership.moves_to(slot, peer);
+                if strict && !soon && source.is_none_or(|source| !source.covers(slot)) {
                     verdict = Err(Fault::NO_REPLICAS);
                 }
                 if let Some(filling) = source.filter(|source| !source.covers(slot)) {
                     // Whoever does not care for strictness may go on for a while, but not for the whole of a long copy.
                     replication.wanted.borrow_mut().push(slot);
-                    if !strict && bound > 0 && now > filling.began + bound {
+                    if !strict && !soon && bound > 0 && now > filling.began + bound {
                         verdict = Err(Fault::NO_REPLICAS);
                     }
                 }
@@ -188,7 +190,7 @@ pub fn hold(
         return false;
     }
     if let Some(replication) = &engine.replication
-        && replication.sources.iter().any(|source| !source.whole)
+        && replication.sources.iter().any(|source| !source.settled())
     {
         replication.wanted.borrow_mut().extend(needs.iter().map(|&(slot, _)| slot));
     }
@@ -217,23 +219,24 @@ fn verdict(engine: &Engine, needs: &[(u16, u64)], writes: bool, at: u64) -> Verd
     };
     let mut verdict = Verdict::Leaves;
     for &(slot, seq) in needs {
-        if !membership.own.contains(slot) {
+        let moving = membership.moves.iter().find(|one| !one.incoming && one.slots.contains(slot));
+        let own = membership.own.contains(slot);
+        let handed = moving.filter(|one| one.flipped && !own);
+        if !own && handed.is_none() {
             return if writes { Verdict::Unknown } else { Verdict::Moved(slot) };
         }
-        let peers = membership.document.replicas_of(slot);
-        if writes && peers.is_empty() {
+        let peers = if own { membership.document.replicas_of(slot) } else { &[] };
+        if own && writes && peers.is_empty() {
             return Verdict::Unknown; // We go on alone, and nobody but us has it.
         }
-        let holds = |&peer: &u16| {
+        let holds = |peer: u16| {
             let name = &membership.document.nodes()[usize::from(peer)].id;
-            replication.sources.iter().any(|source| {
-                source.peer == *name
-                    && source.moves.is_empty()
-                    && source.has(slot, seq)
-                    && source.clock + LEASE_MS * 1000 > at
-            })
+            let source = replication.source_of(name, slot);
+            source.is_some_and(|source| source.has(slot, seq) && source.clock + LEASE_MS * 1000 > at)
         };
-        if !peers.iter().all(holds) {
+        // The taker of a slot is waited for as a replica is, and alone once the slot is its own.
+        let taker = moving.filter(|one| one.joined).or(handed).map(|one| one.peer);
+        if !peers.iter().copied().chain(taker).all(holds) {
             verdict = Verdict::Waits;
         }
     }

@@ -3,6 +3,7 @@
 use super::{Replication, Sink, Source};
 use crate::command::Engine;
 use crate::resp::Reply;
+use crate::stream::SlotSet;
 use crate::stream::tail::Tail;
 use crate::topology::ranges;
 
@@ -15,15 +16,16 @@ pub fn streams(engine: &Engine, out: &mut Reply, now: u64) {
     out.array(sources().count() + sinks().count());
     let tail = engine.tail.seq();
     for source in sources() {
-        out.map(13);
+        out.map(14);
         text(out, "peer", &source.peer);
         text(out, "direction", "out");
         text(out, "slots", &ranges::to_text(source.slots.iter()));
-        text(out, "state", if source.whole { "streaming" } else { "copying" });
+        text(out, "state", if source.based { "streaming" } else { "copying" });
+        text(out, "lacks", &lacks(source.based, &source.lacking()));
         text(out, "run", &engine.run_id);
         number(out, "seq", tail);
-        number(out, "acked", source.acked);
-        number(out, "lag-records", tail - source.acked.min(tail));
+        number(out, "acked", source.reached());
+        number(out, "lag-records", tail - source.reached().min(tail));
         number(out, "lag-ms", source.lag_ms(now));
         number(out, "lag-bytes", source.lag_bytes(&engine.tail));
         number(out, "bytes", source.bytes);
@@ -32,11 +34,12 @@ pub fn streams(engine: &Engine, out: &mut Reply, now: u64) {
     }
     for sink in sinks() {
         let (run, seq) = sink.held().map_or(("", -1), |(run, seq)| (run, seq as i64));
-        out.map(9);
+        out.map(10);
         text(out, "peer", &sink.main);
         text(out, "direction", "in");
         text(out, "slots", &ranges::to_text(sink.slots.iter()));
         text(out, "state", sink.state());
+        text(out, "lacks", &lacks(sink.held().is_some(), &sink.lacking));
         text(out, "run", run);
         out.bulk(b"seq");
         out.integer(seq);
@@ -44,6 +47,11 @@ pub fn streams(engine: &Engine, out: &mut Reply, now: u64) {
         number(out, "copied", sink.copied as u64);
         number(out, "total", sink.slots.len() as u64);
     }
+}
+
+/// Slots that came to a stream that had everything, and are being copied.
+fn lacks(had_all: bool, slots: &SlotSet) -> String {
+    if had_all { ranges::to_text(slots.iter()) } else { String::new() }
 }
 
 fn text(out: &mut Reply, name: &str, value: &str) {

@@ -27,7 +27,7 @@ impl EventLoop {
         self.feed_replicas();
         self.answer_mains(now);
         self.cut_the_silent(now);
-        replication::moves::settle(&mut self.engine);
+        replication::moves::settle(&mut self.engine, now);
         replication::drop_stray(&mut self.engine);
         strict::release(&mut self.engine, crate::clock::steady_ns() / 1000);
         let kept = self.engine.settings.size(Name::repl_backlog_size);
@@ -225,6 +225,11 @@ fn hear(
             (Greeting::Question, line) if line.starts_with(b"-GONE") && !sink.moves.is_empty() => {
                 // It holds nothing of ours any more: what has come is all there is.
                 sink.over = true;
+                return Err(String::from_utf8_lossy(line).into_owned());
+            }
+            (Greeting::Question, line) if line.ends_with(replication::OTHER_SLOTS.as_bytes()) => {
+                // One of an older release gives all or nothing.
+                sink.begin_anew();
                 return Err(String::from_utf8_lossy(line).into_owned());
             }
             _ => return Err(String::from_utf8_lossy(line).into_owned()),

@@ -74,6 +74,11 @@ impl Membership {
         self.document.replicas_of(slot).contains(&node) || self.document.learners_of(slot).contains(&node)
     }
 
+    /// Whether a slot moves from us to a node.
+    pub fn moves_to(&self, slot: u16, node: u16) -> bool {
+        self.moves.iter().any(|one| !one.incoming && one.peer == node && one.slots.contains(slot))
+    }
+
     /// The node that is the main of a slot.
     pub fn main_of(&self, slot: u16) -> Option<&Node> {
         self.document.nodes().get(usize::from(self.document.main(slot)))
