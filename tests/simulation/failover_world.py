@@ -61,6 +61,8 @@ class Store:
 class World:
     """Everything, and the clock."""
 
+    node_type: type[SimulatedNode] = SimulatedNode
+
     def __init__(
         self, seed: int, *, nodes: int = 3, copies: int = 1, mutant: str = "", services: int = 1
     ) -> None:
@@ -80,10 +82,14 @@ class World:
         self.saved: dict[int, Document] = {}
         self.copies = copies
         self.store = Store(fenced=mutant != "store-not-fenced")
-        self.nodes = {name: SimulatedNode(self, name) for name in "abcde"[:nodes]}
-        self.services = [Service(self, f"h{number}") for number in range(services)]
+        self.nodes = {name: self.node_type(self, name) for name in "abcde"[:nodes]}
+        self.services = [self.service(f"h{number}") for number in range(services)]
         self.clients = [Client(self, f"c{number}") for number in range(3)]
         self.values = 0
+
+    def service(self, name: str) -> "Service":
+        """A health service of this world."""
+        return Service(self, name)
 
     # --- time and network ---------------------------------------------------------------------------
 

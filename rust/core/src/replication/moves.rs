@@ -173,8 +173,11 @@ pub fn settle(engine: &mut Engine, now: u64) {
             *given = if arrived { Given::Arrived } else { Given::Sent };
         }
     }
-    let fresh: Vec<String> =
-        sinks.iter().filter(|sink| sink.over && !moves.taken.contains_key(&sink.moves)).map(|s| s.moves.clone()).collect();
+    let fresh: Vec<String> = sinks
+        .iter()
+        .filter(|sink| sink.over && !moves.taken.contains_key(&sink.moves))
+        .map(|s| s.moves.clone())
+        .collect();
     if !fresh.is_empty() {
         moves.taken.extend(fresh.into_iter().map(|id| (id, Taken { at: now, open: false })));
         open(engine, now);

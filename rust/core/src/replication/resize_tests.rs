@@ -144,7 +144,7 @@ impl Pair {
         let Some(replication) = &self.main.engine.replication else { return };
         let mut slots: Vec<u16> = (0..60).map(|number| slot_of(format!("k{number}").as_bytes())).collect();
         slots.push(slot_of(b"list"));
-        slots.extend((self.now % 4 == 0).then_some(slot_of(b"{big}")));
+        slots.extend(self.now.is_multiple_of(4).then_some(slot_of(b"{big}")));
         for slot in slots {
             if !self.main.engine.membership.as_ref().unwrap().own.contains(slot) {
                 continue;

@@ -278,7 +278,10 @@ impl Source {
 
     /// Somebody waits for a slot that it does not have: it is the next to be copied.
     pub fn hurry(&mut self, slot: u16) {
-        if self.whole || !self.slots.contains(slot) || self.flowing.contains(slot) || self.hurried.contains(slot)
+        if self.whole
+            || !self.slots.contains(slot)
+            || self.flowing.contains(slot)
+            || self.hurried.contains(slot)
             || self.withheld.contains(slot)
         {
             return;
