@@ -1,8 +1,8 @@
-"""A node of failover_node.py whose slots move as well: what replication/moves.rs promises, small enough to be read.
+"""A node of failover_node.py whose slots move as well, as replication/moves.rs has it but small.
 
-A move has a stream of its own. While it has joined, the giver waits for the taker as for a replica. Once it is
-flipped the giver serves no more, sends what is left, and then one last word; the taker serves from then on, and
-only then brings the giver, its replica now, up to date.
+A move has a stream of its own. While it has joined, the giver waits for the taker as for a replica. Once it
+is flipped the giver serves no more, sends what is left, and then one last word; the taker serves from then
+on, and only then brings the giver, its replica now, up to date.
 """
 
 from collections.abc import Callable
@@ -126,9 +126,7 @@ class MovingNode(SimulatedNode):
         self.settle()
         return self.accepted() or not mine
 
-    def wait_for_leases(
-        self, before: dict[int, Group], mine: set[int], taking: dict[str, Document]
-    ) -> None:
+    def wait_for_leases(self, before: dict[int, Group], mine: set[int], taking: dict[str, Document]) -> None:
         """Who was the main may answer reads while it believes that we follow; not so one that hands over."""
         awaited = {slot for slot in mine if self.awaits(slot)}
         promoted = any(before.get(slot) and before[slot].main != self.name for slot in mine - awaited)
@@ -196,7 +194,7 @@ class MovingNode(SimulatedNode):
                 self.tell(name, partial(moved, stream.session, name, seq, slot, value, sent))
 
     def settle(self) -> None:
-        """As for copies; and the taker of a slot is waited for as they are, and alone once the slot is its own."""
+        """As for copies. The taker of a slot is waited for as they are; alone once the slot is its own."""
         groups, still = self.groups(), []
         for one in self.waiting:
             group = groups.get(one.slot)
@@ -223,7 +221,9 @@ class MovingNode(SimulatedNode):
         """The move of a slot whose taker we wait for."""
         if self.world.mutant == "joined-not-waited":
             return None
-        found = (n for n, one in self.listed("from").items() if one["state"] == JOINED and slot in slots_of(one))
+        found = (
+            n for n, one in self.listed("from").items() if one["state"] == JOINED and slot in slots_of(one)
+        )
         return next(found, None)
 
     def handed(self, slot: int) -> str | None:
@@ -249,7 +249,9 @@ class MovingNode(SimulatedNode):
         return self.taker_holds(next(moves), seq)
 
     def lease(self, name: str) -> float:
-        leases = [s.lease_from for s in self.giving.values() if s.session.copy == name and not s.session.broken]
+        leases = [
+            s.lease_from for s in self.giving.values() if s.session.copy == name and not s.session.broken
+        ]
         return max([super().lease(name), *leases])
 
     # --- as a giver ---------------------------------------------------------------------------------
@@ -399,7 +401,9 @@ class MovingNode(SimulatedNode):
             super().ask_for_grant(copy)
 
 
-def moved(session: Session, name: str, seq: int, slot: int, value: Any, sent: float, taker: MovingNode) -> None:
+def moved(
+    session: Session, name: str, seq: int, slot: int, value: Any, sent: float, taker: MovingNode
+) -> None:
     """A record arrives at a taker."""
     taker.take_moved(session, name, seq, slot, value, sent)
 

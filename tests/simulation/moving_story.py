@@ -1,6 +1,6 @@
 """Stories of moves among copies: as failover_story.py tells them, with slots on their way all the time.
 
-    python -m tests.simulation.moving_story --seeds 10000 [--from N] [--mutant NAME] [--jobs 2]
+python -m tests.simulation.moving_story --seeds 10000 [--from N] [--mutant NAME] [--jobs 2]
 """
 
 import argparse
@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 
 from tests.history.linear import Verdict, judge
-from tests.simulation.failover_story import BEGINS, ENDS, PATIENCE, heal, plan_faults
+from tests.simulation.failover_story import ENDS, PATIENCE, heal, plan_faults
 from tests.simulation.failover_world import SLOTS
 from tests.simulation.moving_world import MovingWorld
 
@@ -28,7 +28,7 @@ MUTANTS = (
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a story ended; `broken` is empty when every promise was kept. `moves`: epochs in which a move began."""
+    """How a story ended; `broken` is empty when every promise was kept."""
 
     seed: int
     broken: tuple[str, ...]

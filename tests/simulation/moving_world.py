@@ -1,7 +1,7 @@
 """The cluster of failover_world.py, in which slots move while nodes and health services fall.
 
-What is real here: roles, verdicts, and moves.decided. The order in which a health service acts is that of act.py
-and rebalance.py. `target` says which node each slot is to have as its main; it changes now and then.
+What is real here: roles, verdicts, and moves.decided. The order in which a health service acts is that of
+act.py and rebalance.py. `target` says which node each slot is to have as its main; it changes now and then.
 """
 
 from collections.abc import Callable
@@ -137,7 +137,7 @@ class MovingService(Service):
         self.unheard &= {move["id"] for move in decision.moves}
 
     def deliver(self, before: Document, after: Document) -> None:
-        """New mains hear first; of a flip its taker must hear, and then its giver, before anybody else does."""
+        """New mains hear first; of a flip its taker must, and then its giver, before anybody else."""
         known = {one["id"] for one in before.get("moves", ()) if one["state"] == FLIPPED}
         flips = [one for one in after["moves"] if one["state"] == FLIPPED and one["id"] not in known]
         if not flips:
