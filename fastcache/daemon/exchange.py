@@ -1,7 +1,8 @@
 """One HTTP request and its answer, with what is compiled into the interpreter: for lean processes.
 
 The library's client would bring in the parsers of mail; a proxy asks one kind of server, its health
-service, one short question at a time. Each request has a connection of its own.
+service, one short question at a time. Each request has a connection of its own; to a place that begins with
+https:// it is under TLS, and the other side must have a certificate of those that were said to be trusted.
 """
 
 import _socket
@@ -9,6 +10,18 @@ import time
 
 LONGEST_ANSWER = 64 << 20
 CONNECT_SECONDS = 2.0
+
+
+SECURE = "https://"
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class Trust:
+    """Who is believed under TLS. The file is read for every connection: it may be replaced."""
+
+    authority = ""
 
 
 class AnswerError(OSError):
@@ -19,19 +32,21 @@ def exchange(
     place: str, method: str, target: str, seconds: float, *, body: str = "", headers: str = ""
 ) -> tuple[int, bytes]:
     """Status and body of one request to `host:port`; OSError when there is no answer within `seconds`."""
+    secure, place = place.startswith(SECURE), place.removeprefix(SECURE)
     host, _, port = place.rpartition(":")
     deadline = time.monotonic() + seconds
     connection = connected(host, int(port), min(CONNECT_SECONDS, seconds))
     try:
+        wire = Secure(connection, host) if secure else connection
         content = body.encode()
         more = f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n" if body else ""
         head = f"{method} {target} HTTP/1.1\r\nHost: {place}\r\nConnection: close\r\n{more}{headers}\r\n"
-        connection.sendall(head.encode() + content)
+        wire.sendall(head.encode() + content)
         received: list[bytes] = []
         size = 0
         while True:
             connection.settimeout(max(deadline - time.monotonic(), 0.001))
-            chunk = connection.recv(1 << 16)
+            chunk = wire.recv(1 << 16)
             if not chunk:
                 return understood(b"".join(received))
             received.append(chunk)
@@ -42,11 +57,42 @@ def exchange(
         connection.close()
 
 
+class Secure:
+    """TLS over a connection, by the compiled module: the one on top of it brings in half the library."""
+
+    def __init__(self, connection: _socket.socket, host: str) -> None:
+        import _ssl  # noqa: PLC0415  (who speaks no TLS does not load it)
+
+        context: Any = _ssl._SSLContext(_ssl.PROTOCOL_TLS_CLIENT)
+        context.verify_mode = _ssl.CERT_REQUIRED
+        context.check_hostname = True
+        context.load_verify_locations(Trust.authority or None, None, None)
+        self.ended = (_ssl.SSLZeroReturnError, _ssl.SSLEOFError)
+        self.tls = context._wrap_socket(connection, False, host.strip("[]"))
+        self.tls.do_handshake()
+
+    def sendall(self, data: bytes) -> None:
+        sent = 0
+        while sent < len(data):
+            sent += self.tls.write(data[sent:])
+
+    def recv(self, most: int) -> bytes:
+        try:
+            received: bytes = self.tls.read(most)
+        except self.ended:
+            return b""
+        return received
+
+
+class Connection(_socket.socket):
+    """TLS wants to refer to it without keeping it, which the compiled class cannot have."""
+
+
 def connected(host: str, port: int, seconds: float) -> _socket.socket:
     """A connection to the first of the host's addresses that takes one."""
     last: OSError = AnswerError(f"{host} has no address")
     for family, kind, protocol, _, address in _socket.getaddrinfo(host, port, 0, _socket.SOCK_STREAM):
-        connection = _socket.socket(family, kind, protocol)
+        connection = Connection(family, kind, protocol)
         try:
             connection.settimeout(seconds)
             connection.connect(address)

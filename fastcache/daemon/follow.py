@@ -9,7 +9,7 @@ import posix
 import time
 
 from fastcache import _core
-from fastcache.daemon.exchange import exchange
+from fastcache.daemon.exchange import Trust, exchange
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class Follower:
         self.keeps = keeps
         self.log = log
         self.services = own.get("health", "").split()
+        Trust.authority = own.get("authority", "")
         self.file = own.get("topology-file", "")
         self.registration = own.get("registration", "")
         self.key = own.get("admin-key", "")

@@ -173,6 +173,7 @@ def follower_of(node: _core.Node, chosen: dict[str, str], log: Log) -> "Follower
 
     places = (url.removeprefix("http://").rstrip("/") for url in chosen.get("health", "").split())
     own = {"health": " ".join(places), "topology-file": chosen.get("topology-file", "")}
+    own["authority"] = chosen.get("tls-ca-cert-file", "")
     follower = Follower(own, log, node.set_topology, keeps=False)
     follower.first("")
     if follower.topology:

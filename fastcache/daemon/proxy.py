@@ -40,6 +40,7 @@ def main(name: str, settings_descriptor: str) -> int:
     port = chosen.get("port", "")
     signals = Signals(renewable=True)
     here = own.get("here", "").split()
+    own["authority"] = chosen.get("tls-ca-cert-file", "")
     follower = Follower(own, log, lambda topology: proxy.set_topology(topology, here), keeps=True)
     follower.first(own.get("topology", ""))
     if follower.topology:

@@ -29,6 +29,7 @@ def configuration(spec: ProcessSpec, specs: tuple[ProcessSpec, ...]) -> str:
         fastcache_haproxy_binds=[f"{host}:{own['port']}"],
         fastcache_haproxy_stats_binds=[f"{host}:{own['stats-port']}"],
         fastcache_haproxy_interval=own["interval"],
+        fastcache_haproxy_check="",
         fastcache_haproxy_servers=[
             {"name": one.name, "address": f"unix@{one.unix}" if one.unix else str(one.endpoint)}
             for one in proxies

@@ -25,9 +25,12 @@ from fastcache.health.registry import timestamp
 from fastcache.health.sentinel import SentinelFace, Talk
 from fastcache.health.settings import Settings, load, rendered
 from fastcache.health.store import Store
+from fastcache.health.tls import Certificates
 
 # How often the service manager hears that we are well when it asks for less.
 TICK_SECONDS = 1.0
+# How often it is looked whether certificates were replaced.
+MIND_SECONDS = 2.0
 
 
 class Server(uvicorn.Server):
@@ -63,20 +66,23 @@ def printed(path: Path | None) -> str:
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT."""
     log = logger(settings.log_format, sys.stdout)
+    certificates = Certificates(settings)
     listener = listening(settings)
     store = store_of(settings)
-    service = Service(settings, store, Prober(settings.pace.timeout, settings.node_password), log)
-    server = Server(
-        uvicorn.Config(
-            application(service),
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            server_header=False,
-            timeout_keep_alive=75,
-            timeout_graceful_shutdown=3,
-        )
+    prober = Prober(settings.pace.timeout, settings.node_password, tls=certificates.asking)
+    service = Service(settings, store, prober, log)
+    web = uvicorn.Config(
+        application(service),
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=3,
     )
+    web.load()
+    web.ssl = certificates.serving
+    server = Server(web)
 
     def stop() -> None:
         service.stopping.set()
@@ -87,6 +93,7 @@ async def serve(settings: Settings) -> None:
         loop.add_signal_handler(number, stop)
     working = asyncio.create_task(service.run())
     keeping = asyncio.create_task(keep_manager_informed(service))
+    minding = asyncio.create_task(mind(certificates, log))
     working.add_done_callback(lambda _task: stop())  # It ends only when told to, or by a fault of ours.
     log("info", "serving", url=settings.url, profile=settings.profile, store=settings.store, pid=os.getpid())
     face = SentinelFace(service)
@@ -103,6 +110,7 @@ async def serve(settings: Settings) -> None:
             sentinel.close()
         notify("STOPPING=1")
         keeping.cancel()
+        minding.cancel()
         await working
         log("info", "stopped")
 
@@ -110,9 +118,11 @@ async def serve(settings: Settings) -> None:
 def store_of(settings: Settings) -> Store:
     """The store that the settings ask for; the library of the other is never loaded."""
     if settings.store == "etcd":
-        from fastcache.health.store.etcd import EtcdStore  # noqa: PLC0415
+        from fastcache.health.store.etcd import Credentials, EtcdStore  # noqa: PLC0415
 
-        return EtcdStore(settings.etcd_endpoint, settings.cluster, settings.url, settings.lease)
+        files = (settings.tls_ca_cert_file, settings.tls_cert_file, settings.tls_key_file)
+        tls = Credentials(*files) if settings.etcd_endpoint.startswith("https://") else None
+        return EtcdStore(settings.etcd_endpoint, settings.cluster, settings.url, settings.lease, tls)
     from fastcache.health.store.sqlite import SqliteStore  # noqa: PLC0415
 
     return SqliteStore(Path(settings.dir), settings.url)
@@ -142,6 +152,14 @@ async def keep_manager_informed(service: Service) -> None:
             f"{summary.healthy_nodes} of {summary.total_nodes} nodes healthy"
         )
         await asyncio.sleep(min(watched, TICK_SECONDS) if watched else TICK_SECONDS)
+
+
+async def mind(certificates: Certificates, log: Log) -> None:
+    """Have certificates that were replaced in use."""
+    while True:
+        await asyncio.sleep(MIND_SECONDS)
+        if news := certificates.refresh():
+            log("info", "certificate", outcome=news)
 
 
 def notify(state: str) -> None:

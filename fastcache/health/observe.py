@@ -5,6 +5,7 @@ failed check. Nothing is judged here.
 """
 
 import asyncio
+import ssl
 import time
 from collections.abc import Callable
 
@@ -92,9 +93,15 @@ class Prober:
     """Checks members, each on a line of its own."""
 
     def __init__(
-        self, timeout: float, password: str = "", clock: Callable[[], float] = time.monotonic
+        self,
+        timeout: float,
+        password: str = "",
+        clock: Callable[[], float] = time.monotonic,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         self.timeout = timeout
+        # With it members are asked under TLS over TCP; Unix sockets stay as they are.
+        self.tls = tls
         self.clock = clock
         self.greeting = b"" if not password else command("AUTH", password)
         self.lines: dict[tuple[str, str], Line] = {}
@@ -184,7 +191,9 @@ class Prober:
     async def connect(self, member: Member, ended: Callable[[], None] | None = None) -> Line:
         loop = asyncio.get_running_loop()
         if member.port:
-            _, line = await loop.create_connection(lambda: Line(ended), member.host, member.port)
+            _, line = await loop.create_connection(
+                lambda: Line(ended), member.host, member.port, ssl=self.tls
+            )
         else:
             _, line = await loop.create_unix_connection(lambda: Line(ended), member.unix)
         if self.greeting:

@@ -46,8 +46,18 @@ class Settings(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_field
         Port, Meta(description="Port on which Sentinel clients are told a healthy proxy; 0 for none.")
     ] = 0
     advertise: Annotated[
-        str, Meta(description="URL under which others reach this service; http://<bind>:<port> when empty.")
+        str, Meta(description="URL under which others reach this service; of <bind> and <port> when empty.")
     ] = ""
+    tls_cert_file: Annotated[
+        str, Meta(description="The service's certificate and its chain (PEM): HTTP is under TLS then.")
+    ] = ""
+    tls_key_file: Annotated[str, Meta(description="The key of the certificate (PEM).")] = ""
+    tls_ca_cert_file: Annotated[
+        str, Meta(description="Certificates of those who sign the members' and etcd's certificates (PEM).")
+    ] = ""
+    tls_cluster: Annotated[
+        bool, Meta(description="Whether nodes and proxies are asked under TLS, and etcd by its https URL.")
+    ] = False
     dir: Annotated[str, Meta(description="Directory in which membership and epochs are kept.")] = (
         "/var/lib/fastcache/health"
     )
@@ -144,7 +154,8 @@ class Settings(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_field
     def url(self) -> str:
         """Where others reach this service."""
         host = f"[{self.bind}]" if ":" in self.bind else self.bind
-        return self.advertise.rstrip("/") or f"http://{host}:{self.port}"
+        scheme = "https" if self.tls_cert_file else "http"
+        return self.advertise.rstrip("/") or f"{scheme}://{host}:{self.port}"
 
 
 def load(path: Path) -> Settings:
@@ -163,6 +174,8 @@ def judged(table: dict[str, object], origin: str, credentials: typing.Mapping[st
         settings = msgspec.convert(table | secrets, Settings)
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"{origin}: {error}") from None
+    if bool(settings.tls_cert_file) != bool(settings.tls_key_file):
+        raise ConfigurationError(f"{origin}: tls-cert-file and tls-key-file go together")
     for kind in (settings.nodes, settings.proxies):
         ids = [member.id for member in kind]
         if twice := next((name for name in ids if ids.count(name) > 1), None):

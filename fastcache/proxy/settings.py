@@ -209,11 +209,13 @@ def words(setting: Own, value: object, origin: str) -> tuple[str, ...]:
 
 
 def host_and_port(url: str) -> str:
-    """`http://host:8080` as `host:8080`."""
+    """`http://host:8080` as `host:8080`; under TLS with its https://."""
     parts = urllib.parse.urlsplit(url)
-    if parts.scheme != "http" or not parts.hostname or parts.path not in {"", "/"} or parts.query:
-        raise ValueError("must be http://HOST:PORT")
-    return f"{parts.hostname}:{parts.port or 80}"
+    usual = {"http": 80, "https": 443}.get(parts.scheme)
+    if not usual or not parts.hostname or parts.path not in {"", "/"} or parts.query:
+        raise ValueError("must be http://HOST:PORT or https://HOST:PORT")
+    place = f"{parts.hostname}:{parts.port or usual}"
+    return f"https://{place}" if parts.scheme == "https" else place
 
 
 def static_topology(nodes: tuple[str, ...]) -> bytes:

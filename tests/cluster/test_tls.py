@@ -1,10 +1,12 @@
 """TLS as clients see it: redis-cli and redis-py at a node and a proxy, both sides' certificates, new ones."""
 
+import json
 import shutil
 import signal
 import socket
 import ssl
 import subprocess
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from typing import Any
 import pytest
 import redis
 
+from fastcache.health.settings import toml
 from tests.cluster.embedded import PROGRAM, free_ports, until
 from tests.cluster.nodes import Nodes
 
@@ -319,6 +322,78 @@ def test_nodes_copy_to_one_another_under_tls(authority: Authority, tmp_path: Pat
         assert copy.get("later") == b"value"
     finally:
         nodes.end()
+
+
+def test_a_whole_cluster_under_tls_and_its_health_service_takes_new_certificates(
+    authority: Authority, tmp_path: Path
+) -> None:
+    crt, key = authority.sign("member")
+    files = {
+        "tls-cert-file": str(crt),
+        "tls-key-file": str(key),
+        "tls-ca-cert-file": str(authority.certificate),
+    }
+    at = free_ports(3)
+    url = f"https://127.0.0.1:{at}"
+    common = {**files, "port": 0, "health": [url]}
+    settings: dict[str, dict[str, object]] = {
+        "node": {**common, "tls-port": at + 1, "node-id": "one", "tls-cluster": "yes", "dir": str(tmp_path)},
+        "proxy": {**common, "tls-port": at + 2, "tls-cluster": "yes", "tls-auth-clients": "no"},
+        "health": {
+            **files, "port": at, "dir": str(tmp_path / "health"), "profile": "fast", "tls-cluster": True,
+            "timeout": 5,
+        },
+    }  # fmt: skip
+    members = "".join(
+        f'[[{kind}]]\nid = "{name}"\nhost = "127.0.0.1"\nport = {port}\n'
+        for kind, name, port in (("nodes", "one", at + 1), ("proxies", "door", at + 2))
+    )
+    running = []
+    try:
+        for kind, wanted in settings.items():
+            file = tmp_path / f"{kind}.toml"
+            text = "".join(f"{name} = {toml(value)}\n" for name, value in wanted.items())
+            file.write_text(text + (members if kind == "health" else ""))
+            with (tmp_path / f"{kind}.log").open("wb") as log:
+                running.append(
+                    subprocess.Popen([PROGRAM, kind, "--config", file], stdout=log, stderr=subprocess.STDOUT)
+                )
+
+        def healthy(trusted: Authority) -> bool:
+            context = ssl.create_default_context(cafile=str(trusted.certificate))
+            try:
+                with urllib.request.urlopen(f"{url}/health/summary", timeout=5, context=context) as reply:
+                    told = json.load(reply)
+            except OSError:
+                return False
+            return (told["healthyNodes"], told["healthyProxies"]) == (1, 1)
+
+        until(lambda: healthy(authority), "the health service sees both, by https")
+        client = redis.Redis(
+            port=at + 2,
+            host="127.0.0.1",
+            ssl=True,
+            ssl_ca_certs=str(authority.certificate),
+            socket_timeout=30,
+        )
+        until(lambda: answered(client), "the proxy has its topology, by https")
+        assert client.get("key") == b"value"
+        other = Authority(tmp_path / "other", "other")
+        for old, new in zip((crt, key), other.sign("member"), strict=True):
+            old.write_bytes(new.read_bytes())
+        until(lambda: healthy(other), "the new certificate is in use")
+    finally:
+        for process in running:
+            process.terminate()
+        for process in running:
+            process.wait(20)
+
+
+def answered(client: "redis.Redis") -> bool:
+    try:
+        return bool(client.set("key", "value"))
+    except redis.RedisError:
+        return False
 
 
 def test_a_node_without_a_good_certificate_does_not_start(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import base64
 import contextlib
 import json
 import zlib
-from typing import Any
+from typing import Any, NamedTuple
 
 import etcd3gw
 from etcd3gw.exceptions import Etcd3Exception
@@ -21,10 +21,20 @@ from fastcache.health.store import DeposedError, Stored
 FAULTS = (Etcd3Exception, OSError)
 
 
+class Credentials(NamedTuple):
+    """Files: whom we trust, and who we are."""
+
+    authority: str
+    certificate: str
+    key: str
+
+
 class EtcdStore:
     """One of several services; `url` is how the others and clients reach us when we lead."""
 
-    def __init__(self, endpoint: str, cluster: str, url: str, lease_seconds: float) -> None:
+    def __init__(
+        self, endpoint: str, cluster: str, url: str, lease_seconds: float, tls: Credentials | None = None
+    ) -> None:
         protocol, _, rest = endpoint.rstrip("/").rpartition("://")
         host, _, port = rest.rpartition(":")
         if not host or not port.isdigit():
@@ -33,8 +43,16 @@ class EtcdStore:
         self.seconds = max(2, round(lease_seconds))
         # A call that waits longer than the lease would outlive our lead.
         self.client = etcd3gw.client(
-            host=host.strip("[]"), port=int(port), protocol=protocol or "http", timeout=self.seconds / 2
+            host=host.strip("[]"),
+            port=int(port),
+            protocol=protocol or "http",
+            timeout=self.seconds / 2,
+            ca_cert=tls.authority if tls else None,
+            cert_cert=tls.certificate if tls else None,
+            cert_key=tls.key if tls else None,
         )
+        # Neither a proxy nor another list of authorities, which an environment may name, is for our own etcd.
+        self.client.session.trust_env = False
         root = f"/fastcache/{cluster}/"
         self.leader_key, self.state_key, self.epoch_key = root + "leader", root + "state", root + "epoch"
         self.ledger_key, self.audit_root = root + "ledger", root + "audit/"

@@ -89,7 +89,7 @@ settings! {
     snapshot_keep "snapshot-keep" Kind::Integer(1, 1000), "3", run, "Snapshots that are kept.";
     warm_up_limit "warm-up-limit" Kind::Integer(0, i32::MAX as i64), "30", run, "Seconds that loading from disk may take at the start; 0 for no limit.";
     node_id "node-id" Kind::Text, "", start, "Name of this node in the cluster; empty for node-PORT.";
-    health "health" Kind::Special, "", start, "Addresses (http://HOST:PORT) of the health services; the topology that they publish is obeyed.";
+    health "health" Kind::Special, "", start, "Addresses (http://HOST:PORT, or https) of the health services; the topology that they publish is obeyed.";
     topology_file "topology-file" Kind::Text, "", start, "Where the last known topology is kept, for a start without a health service.";
     requirepass "requirepass" Kind::Secret, "", run, "Password that clients must give before anything else; empty for none.";
     user "user" Kind::Secret, "", start, "Users and their rules, a line or an element of a list each: name on >password ~keys* +@read.";
@@ -339,13 +339,13 @@ fn special(name: &str, value: &str, before: &str) -> Result<(String, i64), Strin
         "client-output-buffer-limit" => output_limits(value, before),
         "health" => {
             let good = |url: &str| {
-                let place = url.strip_prefix("http://").map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+                let place = url.strip_prefix("http://").or(url.strip_prefix("https://")).map(|rest| rest.strip_suffix('/').unwrap_or(rest));
                 place.and_then(|place| place.rsplit_once(':')).is_some_and(|(host, port)| {
                     !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok_and(|port| port > 0)
                 })
             };
             match value.split_whitespace().find(|url| !good(url)) {
-                Some(url) => Err(format!("{url} must be http://HOST:PORT")),
+                Some(url) => Err(format!("{url} must be http://HOST:PORT or https://HOST:PORT")),
                 None => Ok((value.split_whitespace().collect::<Vec<_>>().join(" "), 0)),
             }
         }
