@@ -1,5 +1,6 @@
 """The files that a deployment writes are accepted by the programs that read them."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -85,6 +86,7 @@ def test_haproxy_template_renders_without_ansible(tmp_path: Path) -> None:
         fastcache_haproxy_binds=["127.0.0.1:6380"],
         fastcache_haproxy_stats_binds=["127.0.0.1:8404"],
         fastcache_haproxy_interval="30s",
+        fastcache_haproxy_check="",
         fastcache_haproxy_servers=[{"name": "proxy-6382", "address": f"unix@{tmp_path}/proxy.sock"}],
     )
     assert re.search(r"server proxy-6382 unix@\S+/proxy.sock", text)
@@ -124,3 +126,24 @@ def test_local_proxies_are_reached_by_their_sockets(rendered: Path) -> None:
     configuration = (rendered / "cache1/etc/haproxy/haproxy.cfg").read_text()
     assert "server proxy-cache1-6382 unix@/run/fastcache/proxy-6382.sock" in configuration
     assert "server proxy-cache4-6382 192.0.2.21:6382" in configuration
+
+
+def test_one_switch_puts_all_of_a_host_under_tls(tmp_path: Path) -> None:
+    run(
+        "ansible-playbook", "-i", "inventories/production", "playbooks/render.yml",
+        "--limit", "cache1:cache2",
+        "-e", json.dumps({"fastcache_tls": True, "render_into": str(tmp_path)}),
+    )  # fmt: skip
+    etc = tmp_path / "cache2" / "etc"
+    for service in ("node-7001", "proxy-6382", "health"):
+        file = etc / f"fastcache/{service}.toml"
+        assert "http://" not in file.read_text()
+        assert "tls-cluster" in file.read_text()
+        run(PROGRAMS / "fastcache", service.partition("-")[0], "--check-config", "--config", file)
+    assert "port = 0" in (etc / "fastcache/node-7001.toml").read_text()
+    etcd = (etc / "default/etcd").read_text()
+    assert "http://" not in etcd
+    assert "ETCD_PEER_CLIENT_CERT_AUTH=true" in etcd
+    balancer = (tmp_path / "cache1/etc/haproxy/haproxy.cfg").read_text()
+    assert "check-ssl verify required ca-file /etc/fastcache/tls/ca.crt" in balancer
+    assert "unix@/run/fastcache" not in balancer, "Unix sockets speak no TLS, and clients do"

@@ -66,6 +66,8 @@ class Lab:
             "ANSIBLE_NOCOLOR": "1",
         }
         self.secrets = scratch / "secrets"
+        #: What every run of a playbook is told besides: the inventory of these tests.
+        self.settings: dict[str, Any] = {"fastcache_secrets": str(self.secrets)}
 
     # What it stands on
 
@@ -109,7 +111,7 @@ class Lab:
     # What is done with it
 
     def start_play(self, playbook: str, *words: str, **environment: str) -> subprocess.Popen[str]:
-        settings = ["-i", "inventories/lab", "-e", f"fastcache_secrets={self.secrets}"]
+        settings = ["-i", "inventories/lab", "-e", json.dumps(self.settings)]
         return subprocess.Popen(
             ["ansible-playbook", *settings, playbook, *words], cwd=PROJECT,
             env=self.environment | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -142,9 +144,10 @@ class Lab:
     def load(self, seen: dict[str, Any]) -> Iterator[None]:
         """Clients at the cluster's address while the block runs; `seen` is what they saw (load.py)."""
         password = self.secrets / "requirepass"
+        authority = [self.secrets / "tls" / "ca.crt"] if self.settings.get("fastcache_tls") else []
         process = subprocess.Popen(
             ["nsenter", f"--net=/run/netns/fastcache-{NAME}", sys.executable,
-             Path(__file__).with_name("load.py"), VIP, "6380", password, "4"],
+             Path(__file__).with_name("load.py"), VIP, "6380", password, "4", *authority],
             stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         try:

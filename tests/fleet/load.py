@@ -1,6 +1,6 @@
 """Clients that write and read without a pause, and what they saw: run inside a lab's network.
 
-    python3 load.py HOST PORT PASSWORD_FILE CLIENTS     until SIGTERM, then one line of JSON
+    python3 load.py HOST PORT PASSWORD_FILE CLIENTS [CA]    until SIGTERM, then one line of JSON
 
 As every client library with a pool does, a client whose connection was closed connects again and repeats its
 request, once. What still fails then, or is answered by an error, counts as failed; `gap` is the longest time
@@ -14,6 +14,7 @@ import json
 import re
 import signal
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -24,9 +25,11 @@ from typing import BinaryIO
 class Client(threading.Thread):
     """One client: SET and GET of its own keys, in turn."""
 
-    def __init__(self, number: int, address: tuple[str, int], password: str) -> None:
+    def __init__(
+        self, number: int, address: tuple[str, int], password: str, tls: ssl.SSLContext | None
+    ) -> None:
         super().__init__(daemon=True)
-        self.number, self.address, self.password = number, address, password
+        self.number, self.address, self.password, self.tls = number, address, password, tls
         self.requests, self.gap, self.reconnects = 0, 0.0, 0
         self.failures: collections.Counter[str] = collections.Counter()
         self.socket: socket.socket | None = None
@@ -66,6 +69,8 @@ class Client(threading.Thread):
 
     def connect(self) -> None:
         self.socket = socket.create_connection(self.address, 2)
+        if self.tls:
+            self.socket = self.tls.wrap_socket(self.socket, server_hostname=self.address[0])
         self.socket.settimeout(5)
         self.replies = self.socket.makefile("rb")
         self.exchange("AUTH", self.password)
@@ -90,9 +95,11 @@ class Client(threading.Thread):
 
 
 def main() -> None:
-    host, port, password_file, count = sys.argv[1:]
+    host, port, password_file, count, *authority = sys.argv[1:]
     password = Path(password_file).read_text().strip()
-    clients = [Client(number, (host, int(port)), password) for number in range(int(count))]
+    # The file of the cluster's authority puts the clients under TLS.
+    tls = ssl.create_default_context(cafile=authority[0]) if authority else None
+    clients = [Client(number, (host, int(port)), password, tls) for number in range(int(count))]
     over = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: over.set())
     for client in clients:

@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,31 +60,8 @@ class Runbook:
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    lab = Lab(tmp_path_factory.mktemp("runbook"))
-    lab.command("destroy", "--all")
-    try:
-        lab.make_bundle()
-        lab.up(HOSTS)
-        yield lab
-    finally:
-        lab.destroy()
-
-
-@pytest.fixture(scope="module")
 def fab(lab: Lab) -> Runbook:
     return Runbook(lab)
-
-
-@pytest.fixture(autouse=True)
-def story(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What stands on a failed test would only fail for that test's reason."""
-    if getattr(request.module, "broken", None):
-        pytest.skip(f"{request.module.broken} failed before")
-    before = request.session.testsfailed
-    yield
-    if request.session.testsfailed > before:
-        request.module.broken = request.node.name
 
 
 def test_bare_hosts_are_judged_and_become_a_cluster(fab: Runbook) -> None:

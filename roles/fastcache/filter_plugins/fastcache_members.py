@@ -83,9 +83,9 @@ def endpoint(member: Mapping[str, Any]) -> str:
     return f"{member['address']}:{member['port']}"
 
 
-def url(member: Mapping[str, Any]) -> str:
-    """Where a service speaks HTTP."""
-    return f"http://{endpoint(member)}"
+def url(member: Mapping[str, Any], scheme: str = "http") -> str:
+    """Where a service speaks HTTP, or https."""
+    return f"{scheme}://{endpoint(member)}"
 
 
 class FilterModule:

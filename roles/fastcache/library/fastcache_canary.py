@@ -9,6 +9,7 @@ that sends all of them elsewhere is a new one or a replica: it follows the topol
 """
 
 import socket
+import ssl
 import time
 import uuid
 
@@ -49,6 +50,9 @@ options:
   password:
     description: What AUTH wants, when it wants anything.
     type: str
+  tls:
+    description: Files (ca, certificate, key) where backends speak TLS; they must be those of this authority.
+    type: dict
   seconds:
     description: How long to try before a backend is called broken.
     type: float
@@ -94,6 +98,7 @@ def main() -> None:
             "backends": {"type": "list", "elements": "dict", "required": True, "options": BACKEND},
             "keys": {"type": "int", "default": 1, "no_log": False},
             "password": {"type": "str", "no_log": True},
+            "tls": {"type": "dict"},
             "seconds": {"type": "float", "default": 20},
         },
         supports_check_mode=True,
@@ -101,11 +106,18 @@ def main() -> None:
     asked: dict[str, float] = {}
     broken: list[str] = []
     deadline = time.monotonic() + module.params["seconds"]
+    context = trust(module.params["tls"])
     for backend in module.params["backends"]:
         while True:
             try:
                 begun = time.monotonic()
-                ask(backend["address"], backend["port"], module.params["keys"], module.params["password"])
+                ask(
+                    backend["address"],
+                    backend["port"],
+                    module.params["keys"],
+                    module.params["password"],
+                    context,
+                )
                 asked[backend["name"]] = round((time.monotonic() - begun) * 1000, 2)
                 break
             except (OSError, RefusedError) as error:
@@ -118,10 +130,26 @@ def main() -> None:
     module.exit_json(changed=False, asked=asked)
 
 
-def ask(address: str, port: int, keys: int, password: str | None) -> None:
+def trust(files: dict[str, str] | None) -> ssl.SSLContext | None:
+    """Whom we believe, and who we are; nothing where backends speak no TLS."""
+    if not files:
+        return None
+    context = ssl.create_default_context(cafile=files["ca"])
+    context.load_cert_chain(files["certificate"], files["key"])
+    return context
+
+
+def connected(address: str, port: int, context: ssl.SSLContext | None) -> socket.socket:
+    plain = socket.create_connection((address, port), 3)
+    return context.wrap_socket(plain, server_hostname=address) if context else plain
+
+
+def ask(
+    address: str, port: int, keys: int, password: str | None, context: ssl.SSLContext | None = None
+) -> None:
     """One connection: AUTH when wanted, then SET, GET and DEL of each key with a value nobody else has."""
     # The connection is closed only when the file that reads from it is, too.
-    with socket.create_connection((address, port), 3) as connection, connection.makefile("rb") as replies:
+    with connected(address, port, context) as connection, connection.makefile("rb") as replies:
         connection.settimeout(5)
         if password:
             expect(connection, replies, "+OK", "AUTH", password)

@@ -10,6 +10,8 @@ nothing to do changes nothing. Without replication there are no copies, and noth
 """
 
 import json
+import os
+import ssl
 import time
 import urllib.error
 import urllib.request
@@ -42,6 +44,9 @@ options:
     description: File on the host with the admin key of the health services.
     type: path
     default: /etc/fastcache/secrets/admin-key
+  authority:
+    description: Certificates of those who sign the health services', where these are reached by https.
+    type: path
   seconds:
     description: How long to wait for it; copying much data takes a while.
     type: float
@@ -81,8 +86,10 @@ class NotYetError(Exception):
 class Health:
     """The health service that leads."""
 
-    def __init__(self, urls: list[str], key: str) -> None:
+    def __init__(self, urls: list[str], key: str, authority: str | None = None) -> None:
         self.urls, self.key = urls, key
+        there = authority is not None and os.path.exists(authority)
+        self.tls = ssl.create_default_context(cafile=authority) if there else None
 
     def ask(self, path: str, body: Document | None = None) -> Any:
         """The leader's answer; a refusal is told in its own words."""
@@ -103,7 +110,9 @@ class Health:
             request.data = json.dumps(body).encode()
             request.add_header("X-Admin-Key", self.key)
         try:
-            with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as reply:  # noqa: S310
+            with urllib.request.urlopen(  # noqa: S310
+                request, timeout=REQUEST_SECONDS, context=self.tls
+            ) as reply:
                 return json.load(reply)
         except urllib.error.HTTPError as error:
             raise NotYetError(said(error)) from None
@@ -124,13 +133,14 @@ def main() -> None:
             "state": {"type": "str", "choices": ["away", "back"]},
             "flags": {"type": "dict"},
             "key_file": {"type": "path", "default": "/etc/fastcache/secrets/admin-key", "no_log": False},
+            "authority": {"type": "path"},
             "seconds": {"type": "float", "default": 600},
         },
         required_one_of=[("state", "flags")],
         supports_check_mode=True,
     )
     given = module.params
-    health = Health(given["health"], key_in(module))
+    health = Health(given["health"], key_in(module), given["authority"])
     moved: list[Document] = []
     changed = False
     deadline = time.monotonic() + given["seconds"]
