@@ -339,7 +339,10 @@ fn special(name: &str, value: &str, before: &str) -> Result<(String, i64), Strin
         "client-output-buffer-limit" => output_limits(value, before),
         "health" => {
             let good = |url: &str| {
-                let place = url.strip_prefix("http://").or(url.strip_prefix("https://")).map(|rest| rest.strip_suffix('/').unwrap_or(rest));
+                let place = url
+                    .strip_prefix("http://")
+                    .or(url.strip_prefix("https://"))
+                    .map(|rest| rest.strip_suffix('/').unwrap_or(rest));
                 place.and_then(|place| place.rsplit_once(':')).is_some_and(|(host, port)| {
                     !host.is_empty() && !host.contains('/') && port.parse::<u16>().is_ok_and(|port| port > 0)
                 })
