@@ -99,6 +99,8 @@ pub struct Engine {
     pub awaited: Option<Box<crate::stream::SlotSet>>,
     /// Has something done here by the loop, from another thread.
     pub errands: Option<Errands>,
+    /// Keys that one client alone may write for a moment.
+    pub held: Option<Box<super::hold::Held>>,
     /// Values of several nodes were brought here to run something over them; `None` in a node.
     pub gathered: Option<Box<super::gathered::Gathered>>,
     /// What is written, for those who listen.
@@ -233,6 +235,7 @@ impl Engine {
             errands: None,
             tls: super::tls::Tls::default(),
             gathered: None,
+            held: None,
             tail: crate::stream::tail::Tail::default(),
             copies: crate::stream::copy::Copies::default(),
             keeper: None,
@@ -322,7 +325,7 @@ impl Engine {
         let Some((row, _)) = super::dispatch::resolve_quietly(args) else {
             return false;
         };
-        if self.slots_hold(client, row, args) {
+        if self.slots_hold(client, row, args) || super::hold::holds_up(self, client, row, args) {
             return true;
         }
         let Some((_, only_writes)) = self.paused else {
@@ -342,7 +345,7 @@ impl Engine {
     /// Whether anything holds requests back: a look before [`Engine::holds`].
     #[inline]
     pub fn may_hold(&self) -> bool {
-        self.paused.is_some() || self.promotion.is_some() || self.awaited.is_some()
+        self.paused.is_some() || self.promotion.is_some() || self.awaited.is_some() || self.held.is_some()
     }
 
     /// Whether a request names slots that are ours, but not to be served yet: the main before us may still answer

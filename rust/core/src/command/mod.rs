@@ -25,6 +25,7 @@ pub mod gathered;
 pub mod geo;
 pub mod glob;
 pub mod hashes;
+pub mod hold;
 pub mod hyperloglog;
 pub mod info;
 pub mod introspect;

@@ -72,6 +72,11 @@ pub const COMMANDS: &[Command] = &[Command {
             ..sub("fetch", fetch, -4, flag::READONLY)
         },
         Command {
+            summary: "Keeps others from writing what this connection watches, until its EXEC; nothing when it has changed.",
+            syntax: "milliseconds",
+            ..sub("hold", super::hold::hold, 3, flag::NOSCRIPT | flag::NO_MULTI | flag::FAST)
+        },
+        Command {
             summary: "Takes a snapshot, waits until it is on disk, and tells its file, entries, bytes and milliseconds.",
             ..sub("snapshot", super::save::snapshot, 2, flag::ADMIN | flag::NOSCRIPT | flag::NO_MULTI)
         },

@@ -57,6 +57,11 @@ impl Tracker {
         self.clients.len()
     }
 
+    /// How many clients are in broadcast mode.
+    pub fn broadcasters(&self) -> usize {
+        self.broadcasters
+    }
+
     /// How many keys' readers are remembered.
     pub fn keys(&self) -> usize {
         self.readers.len()
@@ -89,18 +94,52 @@ pub fn ran(engine: &mut Engine, client: &mut Client, row: &'static Command, args
     if tracking.broadcast || !counts || !row.is(flag::READONLY) {
         return;
     }
-    let me = (client.token, client.id);
+    note(engine, (client.token, client.id), row, args);
+    while let Some(key) = too_many(engine) {
+        changed(engine, Some(client), &key);
+    }
+}
+
+fn note(engine: &mut Engine, who: (Token, u64), row: &Command, args: &Args<'_>) {
     for at in row.key_arguments(args).unwrap_or_default() {
         let readers = engine.tracking.readers.entry(args.at(at).into()).or_default();
-        if !readers.contains(&me) {
-            readers.push(me);
+        if !readers.contains(&who) {
+            readers.push(who);
         }
     }
+}
+
+/// A key whose readers are to be forgotten, because too many are remembered; to be safe they take it as changed.
+fn too_many(engine: &Engine) -> Option<Box<[u8]>> {
     let most = engine.settings.size(Name::tracking_table_max_keys);
-    while most > 0 && engine.tracking.readers.len() > most {
-        // Some key is forgotten; to be safe its readers take it as changed.
-        let Some(key) = engine.tracking.readers.keys().next().cloned() else { break };
-        changed(engine, Some(client), &key);
+    (most > 0 && engine.tracking.readers.len() > most).then(|| engine.tracking.readers.keys().next().cloned()).flatten()
+}
+
+/// A client that is not being served has read the keys of a request, elsewhere.
+pub fn has_read(engine: &mut Engine, who: (Token, u64), row: &Command, args: &Args<'_>) {
+    note(engine, who, row, args);
+    while let Some(key) = too_many(engine) {
+        tell_readers(engine, 0, &key);
+    }
+}
+
+/// A key changed elsewhere, by this client or by none that is known: those who read it are told.
+pub fn tell_readers(engine: &mut Engine, by: u64, key: &[u8]) {
+    tell_those_who_read(engine, None, by, key);
+}
+
+/// A key changed elsewhere: those in broadcast mode are told with the next [`broadcast`].
+pub fn changed_somewhere(engine: &mut Engine, key: &[u8]) {
+    if engine.tracking.broadcasters > 0 {
+        engine.tracking.changed.insert(key.into(), 0);
+    }
+}
+
+/// Whatever clients keep is void.
+pub fn everything_changed(engine: &mut Engine) {
+    engine.tracking.readers.clear();
+    for who in engine.tracking.clients.clone() {
+        tell(engine, None, who, None);
     }
 }
 
@@ -113,6 +152,10 @@ pub fn changed(engine: &mut Engine, serving: Option<&mut Client>, key: &[u8]) {
     if engine.tracking.broadcasters > 0 {
         engine.tracking.changed.insert(key.into(), by);
     }
+    tell_those_who_read(engine, serving, by, key);
+}
+
+fn tell_those_who_read(engine: &mut Engine, serving: Option<&mut Client>, by: u64, key: &[u8]) {
     let mut serving = serving;
     for (token, id) in engine.tracking.readers.remove(key).unwrap_or_default() {
         let tracking = match serving.as_deref() {
@@ -173,11 +216,12 @@ fn tell(engine: &mut Engine, serving: Option<&mut Client>, who: (Token, u64), ke
         _ => engine.clients.get_mut(who.0).filter(|client| client.id == who.1),
     };
     let Some(client) = told else { return };
-    let resp3 = client.resp3;
+    let (resp3, routed) = (client.resp3, client.routed);
     let (redirect, at) =
         client.tracking.as_ref().map_or((0, None), |tracking| (tracking.redirect, tracking.redirect_to));
     if redirect == 0 {
-        if resp3 {
+        // Who routes for others tells pushes and replies apart in RESP2, too.
+        if resp3 || routed {
             let message = message(true, true, keys);
             send(engine, serving, who.0, &message);
         }

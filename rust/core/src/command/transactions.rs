@@ -72,16 +72,7 @@ fn exec(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
     let Some(multi) = ctx.client.multi.take() else {
         return Err(Fault::new("ERR EXEC without MULTI"));
     };
-    // A watched key whose time came counts as changed, though nobody looked at it since.
-    let watching = std::mem::take(&mut ctx.client.watching);
-    for (database, key) in &watching {
-        ctx.engine.store.find(*database, key);
-    }
-    ctx.client.watching = watching;
-    for gone in std::mem::take(&mut ctx.engine.store.gone) {
-        ctx.engine.break_watches(gone.database, &gone.key, Some(ctx.client));
-        ctx.engine.store.gone.push(gone);
-    }
+    look_after_watches(ctx);
     let told = std::mem::take(&mut ctx.engine.store.gone);
     let broken = ctx.client.watch_broken;
     unwatch(ctx.engine, ctx.client);
@@ -116,6 +107,19 @@ fn exec(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
     let now = ctx.engine.store.now();
     ctx.engine.tail.close_group(now);
     Ok(())
+}
+
+/// A watched key whose time came counts as changed, though nobody looked at it since.
+pub fn look_after_watches(ctx: &mut Ctx<'_>) {
+    let watching = std::mem::take(&mut ctx.client.watching);
+    for (database, key) in &watching {
+        ctx.engine.store.find(*database, key);
+    }
+    ctx.client.watching = watching;
+    for gone in std::mem::take(&mut ctx.engine.store.gone) {
+        ctx.engine.break_watches(gone.database, &gone.key, Some(ctx.client));
+        ctx.engine.store.gone.push(gone);
+    }
 }
 
 fn place_of(row: &'static Command, args: &Args<'_>) -> u32 {
@@ -156,6 +160,7 @@ pub fn unwatch(engine: &mut Engine, client: &mut Client) {
     if client.watching.is_empty() {
         return;
     }
+    super::hold::release(engine, client);
     for pair in std::mem::take(&mut client.watching) {
         if let Some(tokens) = engine.watchers.get_mut(&pair) {
             tokens.retain(|&token| token != client.token);

@@ -169,6 +169,9 @@ impl EventLoop {
         if !self.engine.gate.waiting.is_empty() {
             self.open_gate();
         }
+        if self.engine.held.is_some() {
+            crate::command::hold::end(&mut self.engine);
+        }
         if std::mem::take(&mut self.engine.copies.held) {
             self.engine.resume_held();
         }

@@ -92,7 +92,7 @@ impl EventLoop {
     }
 
     /// Send a PING: its answer says that all before it was done, and that the node is there.
-    fn probe(&mut self, connection: u32, whom: For) {
+    pub(super) fn probe(&mut self, connection: u32, whom: For) {
         let now = self.engine.store.now();
         if let Some(upstream) = self.upstreams[connection as usize].as_mut() {
             if upstream.expected.is_empty() {

@@ -93,6 +93,27 @@ impl EventLoop {
         if self.engine.paused.is_some() && self.engine.holds(client, args) {
             return false;
         }
+        if client.tracking.is_some() || row.name == "tracking" {
+            if Self::changes_ways(row, args) && lane.waiting() > 0 {
+                return false;
+            }
+            self.counting = Self::counts(client, row, args);
+            let done = self.route_on(client, lane, args, raw, (row, place));
+            self.counting = 0;
+            return done;
+        }
+        self.route_on(client, lane, args, raw, (row, place))
+    }
+
+    #[inline(always)]
+    fn route_on(
+        &mut self,
+        client: &mut Client,
+        lane: &mut Lane,
+        args: &Args<'_>,
+        raw: Option<&[u8]>,
+        (row, place): (&'static Command, u32),
+    ) -> bool {
         let plan = route::plan(row, args, &self.map);
         if self.map.nodes().is_empty() && (row.name == "ping" || !matches!(plan, Plan::Here)) {
             // Not PONG either: whoever balances must not send clients here yet.
@@ -136,7 +157,7 @@ impl EventLoop {
             Plan::Watch(keys) => self.send_watch(client, lane, args, &keys),
             Plan::Vigil(keys) => self.begin_vigil(client, lane, args, &keys),
             Plan::Carry => self.begin_carry(client, lane, args),
-            Plan::Gather(_) => match self.refuses_to_gather(lane) {
+            Plan::Gather(_) => match self.refuses_to_gather(client, lane) {
                 Some(fault) => self.answer_error(lane, &fault),
                 None => self.begin_gather(client, lane, vec![args.to_owned()], false),
             },
@@ -171,17 +192,22 @@ impl EventLoop {
                 self.forget_watch(watch.connection);
             }
         }
-        if args.is(0, "CLIENT") && !queues {
-            if args.is(1, "UNBLOCK")
-                && let Some(id) = args.get(2).and_then(parse_i64)
-                && self.unblock(client, lane, id, args)
-            {
-                return;
-            }
-            if args.is(1, "TRACKING") && args.is(2, "ON") {
-                let text = "ERR client-side caching is not possible through a proxy: connect to the nodes";
-                return self.answer_error(lane, &Fault::new(text));
-            }
+        if args.is(0, "CLIENT")
+            && !queues
+            && args.is(1, "UNBLOCK")
+            && let Some(id) = args.get(2).and_then(parse_i64)
+            && self.unblock(client, lane, id, args)
+        {
+            return;
+        }
+        if row.name == "tracking" && args.is(2, "ON") && !queues {
+            self.answer_aside(client, args);
+            return match &client.tracking {
+                Some(tracking) if tracking.broadcast && self.reply.bytes().starts_with(b"+") => {
+                    self.begin_broadcast(client, lane)
+                }
+                _ => lane.answer(self.reply.bytes()),
+            };
         }
         if self.ask_everybody(client, lane, args, row) {
             return;
@@ -298,7 +324,7 @@ impl EventLoop {
                 self.late(
                     client,
                     lane,
-                    For::Client { token: client.token, id: client.id, number, part: 0 },
+                    For::Client { token: client.token, id: client.id, number, part: self.counting },
                     args,
                     key,
                     &text,
@@ -331,6 +357,7 @@ impl EventLoop {
             Some(raw) => upstream.out.extend_from_slice(raw),
             None => write_request(&mut upstream.out, args.from(0)),
         }
+        let part = part | self.counting;
         upstream.expect(For::Client { token: client.token, id: client.id, number, part }, 1, 0);
         if let Some(breaker) = self.breakers.get_mut(upstream.key.node as usize) {
             breaker.requests += 1;
@@ -400,10 +427,7 @@ impl EventLoop {
         for (place, (part, connection)) in parts.iter().zip(connections).enumerate() {
             let request = share(args, part);
             if !lane.watches.iter().any(|watch| watch.connection == connection) {
-                lane.watches.push(Watch { node: part.node, connection, lost: false, requests: Vec::new() });
-            }
-            for watch in lane.watches.iter_mut().filter(|watch| watch.connection == connection) {
-                write_request(&mut watch.requests, request.as_args().from(0));
+                lane.watches.push(Watch { node: part.node, connection, lost: false });
             }
             self.push(connection, client, number, place as u16, &request.as_args(), None);
         }
@@ -426,7 +450,8 @@ impl EventLoop {
             match connection {
                 Ok(index) => self.push(index, client, number, place as u16, &request.as_args(), None),
                 Err((key, text)) => {
-                    let whom = For::Client { token: client.token, id: client.id, number, part: place as u16 };
+                    let part = place as u16 | self.counting;
+                    let whom = For::Client { token: client.token, id: client.id, number, part };
                     self.late(client, lane, whom, &request.as_args(), key, &text);
                 }
             }
@@ -490,6 +515,7 @@ impl EventLoop {
         } else {
             let refused = rights::refused_in(&mut self.engine, client, &multi);
             if watches.is_empty()
+                && client.tracking.is_none()
                 && self.options.relaxed
                 && refused.iter().all(Option::is_none)
                 && transaction::gathers(&multi, &self.map)
@@ -525,6 +551,7 @@ impl EventLoop {
             self.reply.null_array();
             return lane.answer(self.reply.bytes());
         }
+        let counting = Self::counts_all(client);
         let database = client.database;
         for at in std::mem::take(&mut dealt.here) {
             self.answer_aside(client, &multi.queue[at].1.as_args());
@@ -538,7 +565,7 @@ impl EventLoop {
                 lane.busy_alone = true;
                 let number = lane.sent();
                 let (bytes, replies) = transaction_of(&group.requests);
-                let whom = For::Client { token: client.token, id: client.id, number, part: 0 };
+                let whom = For::Client { token: client.token, id: client.id, number, part: counting };
                 return self.push_bytes(watch.connection, whom, &bytes, replies);
             }
             let merging = Merging::transaction(dealt.layout, dealt.groups.len());
@@ -565,7 +592,7 @@ impl EventLoop {
         };
         for (part, (group, index)) in dealt.groups.iter().zip(connections).enumerate() {
             let (bytes, replies) = transaction_of(&group.requests);
-            let whom = For::Client { token: client.token, id: client.id, number, part: part as u16 };
+            let whom = For::Client { token: client.token, id: client.id, number, part: part as u16 | counting };
             self.push_bytes(index, whom, &bytes, replies);
         }
     }

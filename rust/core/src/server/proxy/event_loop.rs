@@ -5,7 +5,9 @@ use super::handover::Inherited;
 use super::jobs::Job;
 use super::lane::Lane;
 use super::options::Options;
-use super::upstream::{For, Key, LISTENER, Owed, READER, TRACKER, Upstream, is_gatherer, turns_away};
+use super::upstream::{
+    BROADCASTER, COUNTS, For, Key, LISTENER, Owed, READER, TRACKER, Upstream, is_gatherer, turns_away,
+};
 use super::workers::Crew;
 use crate::command::Engine;
 use crate::command::client::Token;
@@ -96,6 +98,11 @@ pub(super) struct EventLoop {
     pub(super) next_job: u64,
     /// Who waits for keys that lie on several nodes, by node and key.
     pub(super) vigils: HashMap<(u16, Box<[u8]>), Vec<u64>>,
+    /// What nodes told of changed keys, when all was void last, and whether what is served now reads for a client that is
+    /// to be told ([`COUNTS`]).
+    pub(super) tracked_news: Vec<super::tracked::News>,
+    pub(super) void_since: u64,
+    pub(super) counting: u16,
     /// What is run here over keys of several nodes, and where.
     pub(super) gathering: super::gather::Gathering,
     pub(super) scratch: Option<Box<super::scratch::Scratch>>,
@@ -168,6 +175,9 @@ impl EventLoop {
             jobs: HashMap::new(),
             next_job: 1,
             vigils: HashMap::new(),
+            tracked_news: Vec::new(),
+            void_since: 0,
+            counting: 0,
             gathering: super::gather::Gathering::default(),
             scratch: None,
             serving: None,
@@ -453,17 +463,27 @@ impl EventLoop {
             let mut shared = std::mem::take(&mut self.shared_replies);
             let mut refused = false;
             let mut identity = None;
+            let mut wrote = None;
             let stood = upstream.socket.stands();
             let moved = upstream.read(&mut shared, now, |owed, reply, request| match owed.whom {
                 For::Client { .. } | For::Job { .. } if turns_away(reply) && !is_gatherer(key.owner) => {
                     self.away.push((owed.as_new(), reply.into(), request.into()))
                 }
-                For::Client { token, id, number, part } => self.deliver(token, id, number, part, reply),
+                For::Client { token, id, number, part } => {
+                    if key.tracked {
+                        if part & COUNTS != 0 {
+                            self.note_reads(token, id, request);
+                        }
+                        wrote = self.own_writes(token, id, request);
+                    }
+                    self.deliver(token, id, number, part, reply)
+                }
                 For::Job { id, part } => self.answered_jobs.push((id, part, reply.into())),
                 For::Afar { worker, token, id, number } => self.answer_afar(worker, token, id, number, reply.into()),
                 For::Courtesy if reply.starts_with(b"-ERR unknown command") => {}
                 For::Greeting | For::Courtesy => refused |= reply.first() == Some(&b'-'),
                 For::Message if key.owner == TRACKER => self.news.push((key.node, reply.into())),
+                For::Message if key.tracked || key.owner == BROADCASTER => self.keep_news(key, wrote.as_ref(), reply),
                 For::Message => self.message(reply),
                 For::Identity => identity = crate::resp::scan::integer(reply),
                 For::Nobody => {}
@@ -506,6 +526,9 @@ impl EventLoop {
                 self.job_replied(id, part, &reply);
             }
         }
+        if !self.tracked_news.is_empty() {
+            self.pass_news_on();
+        }
         if !self.news.is_empty() {
             for (node, message) in std::mem::take(&mut self.news) {
                 self.invalidated(node, &message);
@@ -526,6 +549,7 @@ impl EventLoop {
     /// Give a client a reply, or a part of one.
     #[inline]
     pub(super) fn deliver(&mut self, token: Token, id: u64, number: u32, part: u16, reply: &[u8]) {
+        let part = part & !COUNTS;
         if self.serving == Some(token) {
             return self.deferred.push((id, number, part, reply.to_vec()));
         }
@@ -580,6 +604,9 @@ impl EventLoop {
             }
             self.lost_with(key, &owed, &request, unsent || !upstream.connected, error.bytes());
         }
+        if key.tracked || key.owner == BROADCASTER {
+            self.all_is_void(true);
+        }
         if is_gatherer(key.owner) {
             self.gathers_lost(Some(key.owner));
         }
@@ -593,7 +620,7 @@ impl EventLoop {
     pub(super) fn forget_alone(&mut self, index: u32, key: Key) {
         if key.owner == LISTENER {
             self.next_tune = 0;
-        } else if !matches!(key.owner, 0 | TRACKER | READER) {
+        } else if !matches!(key.owner, 0 | TRACKER | READER | BROADCASTER) {
             for lane in self.lanes.iter_mut().flatten().filter(|lane| lane.alone.contains(&index)) {
                 lane.lost(index);
             }
@@ -662,7 +689,11 @@ impl EventLoop {
             && !client.pending.is_empty()
         {
             let pushed = std::mem::take(&mut client.pending);
-            lane.out.extend_from_slice(&pushed);
+            match client.tracking {
+                // That a key changed must not be told before the reply that has its value.
+                Some(_) => lane.answer(&pushed),
+                None => lane.out.extend_from_slice(&pushed),
+            }
         }
         let mut sent = 0;
         let mut gone = false;
@@ -725,7 +756,7 @@ impl EventLoop {
                 let upstream = upstream.as_ref()?;
                 let slow_connect =
                     !upstream.connected && now.saturating_sub(upstream.since) > self.options.connect_timeout;
-                let ours = matches!(upstream.key.owner, 0 | LISTENER | TRACKER | READER);
+                let ours = matches!(upstream.key.owner, 0 | LISTENER | TRACKER | READER | BROADCASTER);
                 let slow_answer = (ours || is_gatherer(upstream.key.owner))
                     && !upstream.expected.is_empty()
                     && now.saturating_sub(upstream.waiting_since) > self.options.node_timeout;
@@ -738,6 +769,7 @@ impl EventLoop {
         if now >= self.next_tune {
             self.next_tune = now + TUNE_MS;
             self.tune();
+            self.tune_broadcasts();
         }
         if !self.waiting.is_empty() {
             self.try_waiting();

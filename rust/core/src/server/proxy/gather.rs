@@ -45,7 +45,7 @@ pub(super) struct Gather {
     values: Values,
     /// What is fetched in this round: keys by their nodes.
     parts: Vec<(u16, Vec<Box<[u8]>>)>,
-    /// The connections over which keys are watched, and the requests that did it.
+    /// The connections over which keys are watched.
     watched: Vec<Watch>,
     stage: Stage,
     /// Which of the connections for this are its own.
@@ -135,8 +135,9 @@ impl EventLoop {
     }
 
     /// Nothing is run over several nodes where they are to be strict, nor together with keys that are watched already.
-    pub(super) fn refuses_to_gather(&self, lane: &Lane) -> Option<Fault> {
-        (!self.options.relaxed || !lane.watches.is_empty()).then(cross_slot)
+    pub(super) fn refuses_to_gather(&self, client: &Client, lane: &Lane) -> Option<Fault> {
+        // What a client keeps copies of, it must have read itself.
+        (!self.options.relaxed || !lane.watches.is_empty() || client.tracking.is_some()).then(cross_slot)
     }
 
     /// A script that was sent to one node asks for keys of others, and has not done anything.
@@ -285,18 +286,10 @@ impl EventLoop {
                 let mut watch = Vec::new();
                 write_request(&mut watch, words(&[b"WATCH"]).into_iter());
                 let Some((_, gather)) = self.gather(id) else { return };
-                match gather.watched.iter_mut().find(|known| known.connection == index) {
-                    Some(known) => known.requests.extend_from_slice(&watch),
-                    None => {
-                        // Whoever had the connection before may have left something watched.
-                        write_request(&mut bytes, [&b"UNWATCH"[..]].into_iter());
-                        gather.watched.push(Watch {
-                            node: *node,
-                            connection: index,
-                            lost: false,
-                            requests: watch.clone(),
-                        });
-                    }
+                if !gather.watched.iter().any(|known| known.connection == index) {
+                    // Whoever had the connection before may have left something watched.
+                    write_request(&mut bytes, [&b"UNWATCH"[..]].into_iter());
+                    gather.watched.push(Watch { node: *node, connection: index, lost: false });
                 }
                 bytes.extend_from_slice(&watch);
             }
@@ -357,6 +350,10 @@ impl EventLoop {
             }
             self.stale_until = now + 1_000;
             return self.pause(id, error.to_vec());
+        }
+        if error.starts_with(b"-ERR unknown command") {
+            // A Redis that is a node of ours.
+            return self.finish(id, b"-CROSSSLOT Keys in request don't hash to the same slot\r\n");
         }
         if error.starts_with(b"-UNKNOWN ") {
             return self.pause(id, error.to_vec());

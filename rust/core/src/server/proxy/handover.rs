@@ -305,8 +305,9 @@ impl EventLoop {
     fn write_client(&mut self, token: Token, out: &mut Vec<u8>) {
         let Some(mut lane) = self.lanes[token as usize].take() else { return };
         let Some(client) = self.engine.clients.get_mut(token) else { return };
-        if client.dead || client.closing || !matches!(lane.socket, Stream::Plain(_)) {
-            return; // What is under TLS cannot be carried over: it ends here, with all its replies sent.
+        if client.dead || client.closing || client.tracking.is_some() || !matches!(lane.socket, Stream::Plain(_)) {
+            // What is under TLS cannot be carried over, nor what nodes know of reads: it ends here, with all its replies sent.
+            return;
         }
         let mut record = Writer::new("client", keep_over_exec(&lane.socket));
         lane.out.append(&mut client.pending);
@@ -446,7 +447,7 @@ impl EventLoop {
         lane.out = record.get("out").to_vec();
         if record.is("watches") {
             // With the connections to the nodes went the knowledge whether the keys change: as if one had.
-            lane.watches.push(Watch { node: 0, connection: u32::MAX, lost: true, requests: Vec::new() });
+            lane.watches.push(Watch { node: 0, connection: u32::MAX, lost: true });
         }
         let token = self.engine.clients.add(client);
         self.crew.count_mine();

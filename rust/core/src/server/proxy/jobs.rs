@@ -1,11 +1,10 @@
 //! What takes several steps at nodes: transactions that watch, and waiting for keys of several nodes (`vigil`).
 
-use super::again::count_of;
 use super::clients::transaction_of;
 use super::event_loop::EventLoop;
 use super::gather::{Gather, TAG_BITS};
 use super::lane::{Lane, Watch};
-use super::upstream::{For, Key};
+use super::upstream::{For, Key, write_request};
 use super::vigil::Vigil;
 use crate::command::Fault;
 use crate::command::client::{Client, Token};
@@ -29,9 +28,9 @@ pub(super) enum What {
     Vigil(Vigil),
 }
 
-/// A transaction over nodes on some of which keys are watched. First all that watch are asked whether their keys changed,
-/// and watch on; those that have a share run it next, one after another; the others last, all at once. So nothing has
-/// run anywhere when a watch proves broken, unless it breaks in the moment between.
+/// A transaction over nodes on some of which keys are watched. First all that watch are asked whether their keys are as
+/// they were, and to let nobody else write them (`command::hold`). When all have said yes, those that have a share run it,
+/// and then the others: it is done on all of them or on none.
 pub(super) struct Steps {
     steps: std::collections::VecDeque<Vec<Run>>,
     missing: usize,
@@ -45,7 +44,12 @@ pub(super) struct Steps {
     pub(super) gather: Option<Box<Gather>>,
     /// The groups of the present step, by the parts of its replies.
     under_way: Vec<Option<usize>>,
+    /// The connections that watch.
+    watching: Vec<u32>,
 }
+
+/// For how long keys are held at most, ms.
+const HOLD_MS: &[u8] = b"1000";
 
 /// One node's share, or only the question whether its keys were changed.
 pub(super) struct Run {
@@ -55,39 +59,34 @@ pub(super) struct Run {
     group: Option<usize>,
     bytes: Vec<u8>,
     replies: u32,
-    /// What follows at once: the keys are watched on.
-    then: Vec<u8>,
 }
 
 impl Steps {
     /// The steps of a transaction in these groups, over these watching connections.
     pub(super) fn new(watches: &[Watch], groups: &[Group], merging: Merging) -> Steps {
+        let shares = |watch: &Watch| groups.iter().any(|group| group.node == watch.node);
         let mut first = Vec::new();
-        let mut steps: std::collections::VecDeque<Vec<Run>> = std::collections::VecDeque::new();
-        let mut last = Vec::new();
-        for watch in watches {
-            let shares = groups.iter().any(|group| group.node == watch.node);
-            if !shares || watches.len() > 1 {
-                let (bytes, replies) = transaction_of(&[]);
-                let then = if shares { watch.requests.clone() } else { Vec::new() };
-                let watching = Some(watch.connection);
-                first.push(Run { watching, node: watch.node, group: None, bytes, replies, then });
-            }
+        if watches.len() > 1 || watches.iter().any(|watch| !shares(watch)) {
+            let mut bytes = Vec::new();
+            write_request(&mut bytes, [&b"FASTCACHE"[..], b"HOLD", HOLD_MS].into_iter());
+            first.extend(watches.iter().map(|watch| Run {
+                watching: Some(watch.connection),
+                node: watch.node,
+                group: None,
+                bytes: bytes.clone(),
+                replies: 1,
+            }));
         }
-        for (index, group) in groups.iter().enumerate() {
+        let runs = groups.iter().enumerate().map(|(index, group)| {
             let (bytes, replies) = transaction_of(&group.requests);
             let watching = watches.iter().find(|watch| watch.node == group.node).map(|watch| watch.connection);
-            let run = Run { watching, node: group.node, group: Some(index), bytes, replies, then: Vec::new() };
-            if watching.is_some() { steps.push_back(vec![run]) } else { last.push(run) }
-        }
-        if !first.is_empty() {
-            steps.push_front(first);
-        }
-        if !last.is_empty() {
-            steps.push_back(last);
-        }
+            Run { watching, node: group.node, group: Some(index), bytes, replies }
+        });
+        let (watched, last): (Vec<Run>, Vec<Run>) = runs.partition(|run| run.watching.is_some());
+        let steps = [first, watched, last].into_iter().filter(|runs| !runs.is_empty()).collect();
+        let watching = watches.iter().map(|watch| watch.connection).collect();
         let under_way = Vec::new();
-        Steps { steps, missing: 0, merging, begun: false, broken: false, owner: 0, gather: None, under_way }
+        Steps { steps, missing: 0, merging, begun: false, broken: false, owner: 0, gather: None, under_way, watching }
     }
 }
 
@@ -167,7 +166,9 @@ impl EventLoop {
         let Some(runs) = steps.steps.pop_front() else {
             let mut out = Reply::new(key.resp3);
             let merging = std::mem::replace(&mut steps.merging, Merging::given(0, b""));
+            let watching = std::mem::take(&mut steps.watching);
             merging.finish(&mut out);
+            self.let_go(&watching, owner);
             return self.finish(id, out.bytes());
         };
         steps.missing = runs.len();
@@ -185,11 +186,17 @@ impl EventLoop {
             match connection {
                 Ok(index) => {
                     self.push_bytes(index, For::Job { id, part: part as u16 }, &run.bytes, run.replies);
-                    if !run.then.is_empty() {
-                        self.push_bytes(index, For::Nobody, &run.then, count_of(&run.then));
-                    }
                 }
                 Err(text) => self.job_replied(id, part as u16, format!("-{text}\r\n").as_bytes()),
+            }
+        }
+    }
+
+    /// What is watched over these connections, and held, is so no longer.
+    fn let_go(&mut self, connections: &[u32], owner: u64) {
+        for &connection in connections {
+            if self.upstreams[connection as usize].as_deref().is_some_and(|upstream| upstream.key.owner == owner) {
+                self.forget_watch(connection);
             }
         }
     }
@@ -209,6 +216,8 @@ impl EventLoop {
                 steps.merging.take(group, reply);
             }
             // A watch whose connection was lost may be broken: as if a key had changed.
+            // A Redis that is a node of ours holds nothing; its share says whether keys have changed.
+            None if reply.starts_with(b"-ERR unknown command") => {}
             None => steps.broken |= nothing || reply.first() == Some(&b'-'),
         }
         steps.missing -= 1;
@@ -216,10 +225,8 @@ impl EventLoop {
             return;
         }
         if steps.broken && !steps.begun {
-            let left: Vec<Run> = steps.steps.drain(..).flatten().collect();
-            for connection in left.iter().filter_map(|run| run.watching) {
-                self.forget_watch(connection);
-            }
+            let (watching, owner) = (std::mem::take(&mut steps.watching), steps.owner);
+            self.let_go(&watching, owner);
             if let Some(What::Steps(steps)) = self.jobs.get_mut(&id).map(|job| &mut job.what)
                 && let Some(gather) = steps.gather.take()
             {

@@ -42,8 +42,6 @@ pub(super) struct Watch {
     pub(super) connection: u32,
     /// It was lost meanwhile: EXEC must not happen.
     pub(super) lost: bool,
-    /// The requests that watch.
-    pub(super) requests: Vec<u8>,
 }
 
 /// A request whose reply cannot be sent yet.

@@ -43,7 +43,7 @@ impl EventLoop {
                 None => upstream.key.node = u16::MAX,
             }
         }
-        self.map = map;
+        let before = std::mem::replace(&mut self.map, map);
         for (index, key) in dropped {
             self.forget_alone(index, key);
         }
@@ -56,6 +56,7 @@ impl EventLoop {
         self.stale_until = 0;
         self.renew_vigils();
         self.gathers_lost(None);
+        self.void_what_moved(&before);
         self.hurry_waiting();
     }
 

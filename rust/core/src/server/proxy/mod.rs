@@ -2,8 +2,8 @@
 //!
 //! `clients` parses requests and sends them where they belong, `lane` keeps a client's replies in order, `upstream` speaks
 //! with a node, `event_loop` ties them to sockets, `life` is how it begins to end and gets other maps. `again` is what becomes of a request whose node does not serve it
-//! now, `jobs`, `vigil` and `gather` are what takes several steps, `channels` listens for all who listen. `workers` is how
-//! several loops are one proxy, `handover` how it becomes another program. What to do with a
+//! now, `jobs`, `vigil` and `gather` are what takes several steps, `channels` listens for all who listen, `tracked` tells those who
+//! keep copies. `workers` is how several loops are one proxy, `handover` how it becomes another program. What to do with a
 //! request is decided in `crate::route`.
 
 mod again;
@@ -19,6 +19,7 @@ mod life;
 mod options;
 mod rights;
 mod scratch;
+mod tracked;
 mod trouble;
 mod upstream;
 mod vigil;

@@ -20,6 +20,8 @@ pub(super) struct Key {
     pub(super) resp3: bool,
     /// FASTCACHE CONSISTENCY of those whose requests go over it.
     pub(super) consistency: Option<bool>,
+    /// Nodes tell on it when keys change that were read over it (`tracked`).
+    pub(super) tracked: bool,
     /// The client whose alone the connection is, or zero.
     pub(super) owner: u64,
 }
@@ -29,12 +31,13 @@ impl Key {
     #[inline]
     pub(super) fn shared(client: &Client, node: u16) -> Key {
         let (database, resp3, consistency) = (client.database, client.resp3, client.consistency);
-        Key { node, database, resp3, consistency, owner: 0 }
+        let tracked = client.tracking.as_ref().is_some_and(|tracking| !tracking.broadcast);
+        Key { node, database, resp3, consistency, tracked, owner: 0 }
     }
 
     /// A connection of ours: for database 0, in RESP3.
     pub(super) fn of_ours(node: u16, owner: u64) -> Key {
-        Key { node, database: 0, resp3: true, consistency: None, owner }
+        Key { node, database: 0, resp3: true, consistency: None, tracked: false, owner }
     }
 }
 
@@ -46,9 +49,14 @@ pub(super) const TRACKER: u64 = u64::MAX - 1;
 /// The owner of connections to nodes that answer reads in place of the main (`again`).
 pub(super) const READER: u64 = u64::MAX - 2;
 
+/// The owner of connections on which nodes tell of all keys that change, for clients that want to know (`tracked`).
+pub(super) const BROADCASTER: u64 = u64::MAX - 3;
+/// In the number of a request's part: what was read is noted when the reply passes.
+pub(super) const COUNTS: u16 = 1 << 15;
+
 /// The owners of connections over which keys are watched while something is run over them here (`gather`): this and those
 /// before it, one for each that is under way.
-pub(super) const GATHERER: u64 = u64::MAX - 3;
+pub(super) const GATHERER: u64 = u64::MAX - 4;
 
 /// Whether a connection is one of these.
 pub(super) fn is_gatherer(owner: u64) -> bool {
@@ -160,8 +168,12 @@ impl Upstream {
         if let Some(strict) = key.consistency {
             upstream.greet(&[b"FASTCACHE", b"CONSISTENCY", if strict { b"STRICT" } else { b"EVENTUAL" }]);
         }
+        if key.tracked {
+            upstream.greet(&[b"CLIENT", b"TRACKING", b"ON"]);
+        }
         match key.owner {
             0 | LISTENER => {}
+            BROADCASTER => upstream.greet(&[b"CLIENT", b"TRACKING", b"ON", b"BCAST"]),
             owner if is_gatherer(owner) => {}
             TRACKER => upstream.greet(&[b"CLIENT", b"TRACKING", b"ON"]),
             READER => upstream.send_words(For::Nobody, &[b"READONLY"]),
@@ -296,7 +308,7 @@ impl Upstream {
                     let reply = &bytes[used..used + len];
                     used += len;
                     if reply[0] == b'>' {
-                        if matches!(self.key.owner, LISTENER | TRACKER) {
+                        if matches!(self.key.owner, LISTENER | TRACKER | BROADCASTER) || self.key.tracked {
                             deliver(&Owed::new(For::Message), reply, &[]);
                         }
                         continue;
