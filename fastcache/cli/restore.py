@@ -34,7 +34,7 @@ def command(
 
     Through a proxy every key goes to the node that owns it now, so the cluster may have another shape than
     when the snapshots were taken: give the newest file of each node. Every file is checked to its end before
-    the first key is sent. Values and times of expiry come back; times of creation start anew. A restore that
+    the first key is sent. Values come back with their times of expiry, creation and change. A restore that
     was interrupted can be run again.
     """
     from fastcache.importer.digest import Only, node_of

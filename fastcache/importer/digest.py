@@ -94,7 +94,7 @@ def bytes_of(told: Any) -> bytes:
 
 
 def hash_of(entry: dict[str, Any]) -> int:
-    """One entry's hash. Times of creation and change start anew in a restore."""
+    """One entry's hash. Times of creation and change do not count."""
     value = entry["value"]
     if entry["type"] in UNORDERED and isinstance(value, list):
         value = sorted(value, key=json.dumps)

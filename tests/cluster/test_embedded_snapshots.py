@@ -57,6 +57,12 @@ def test_snapshots_of_all_nodes_are_taken_judged_and_restored(embedded: Embedded
     restored = embedded.call("restore", *files, "--to", target)
     assert restored.returncode == 0, restored.stderr
     check(client)
+    for entry in entries:
+        told = client.execute_command("FASTCACHE", "ENTRY", entry["key"])
+        told = told if isinstance(told, dict) else dict(zip(told[::2], told[1::2], strict=True))
+        assert {name: told[name] for name in ("createdAt", "updatedAt")} == {
+            name: entry[name] for name in ("createdAt", "updatedAt")
+        }
 
     damaged = tmp_path / "damaged.fcsnap"
     whole = Path(files[0]).read_bytes()

@@ -19,6 +19,12 @@ pub fn steady_ns() -> u64 {
     START.get_or_init(Instant::now).elapsed().as_nanos() as u64
 }
 
+/// Nanoseconds of processor time that this thread has used.
+pub fn thread_ns() -> u64 {
+    let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    (used.tv_sec as u64) * 1_000_000_000 + used.tv_nsec as u64
+}
+
 /// Microseconds that a span of [`crate::sys::ticks`] took.
 pub fn ticks_to_us(ticks: u64) -> u64 {
     (ticks as f64 / ticks_per_us()) as u64

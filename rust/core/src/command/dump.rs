@@ -15,7 +15,8 @@ const fn row(name: &'static str, run: Handler, arity: i32, flags: u32) -> Comman
 }
 
 const RESTORES: u32 = flag::WRITE | flag::DENYOOM | flag::DANGEROUS;
-const SYNTAX: &str = "key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency]";
+const SYNTAX: &str =
+    "key ttl serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ frequency] [TIMES created updated]";
 
 /// The family.
 pub const COMMANDS: &[Command] = &[
@@ -65,6 +66,8 @@ struct Options {
     absolute: bool,
     idle: Option<i64>,
     uses: Option<i64>,
+    /// When it was created and last changed, s: of our own, for entries of a snapshot.
+    times: Option<(u32, u32)>,
 }
 
 fn options(args: &Args<'_>) -> Result<Options, Fault> {
@@ -89,6 +92,10 @@ fn options(args: &Args<'_>) -> Result<Options, Fault> {
             }
             options.uses = Some(uses);
             at += 1;
+        } else if args.is(at, "TIMES") && at + 2 < args.len() {
+            let time = |at: usize| u32::try_from(args.integer(at)?).map_err(|_| Fault::new("ERR Invalid TIMES value"));
+            options.times = Some((time(at + 1)?, time(at + 2)?));
+            at += 2;
         } else {
             return Err(Fault::SYNTAX);
         }
@@ -124,7 +131,8 @@ fn restore(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
         return Ok(());
     }
     let seconds = (now / 1000) as u32;
-    let meta = Meta { expiry, created: seconds, updated: seconds, raw: false };
+    let (created, updated) = options.times.unwrap_or((seconds, seconds));
+    let meta = Meta { expiry, created, updated, raw: false };
     let found = ctx.engine.store.put_whole(ctx.client.database, name, value, meta)?;
     let idle = options.idle.map(|idle| u32::try_from(idle).unwrap_or(u32::MAX).min(0xFF_FFFF));
     ctx.engine.store.set_use(found, idle, options.uses.map(|uses| uses as u8));
@@ -182,6 +190,11 @@ mod tests {
         node.ask_bytes_as_first(&[b"RESTORE", b"a", b"5000", &bytes]);
         node.ask_bytes_as_first(&[b"RESTORE", b"b", b"1700000009000", &bytes, b"ABSTTL", b"IDLETIME", b"100"]);
         node.expect(&[("PTTL a", ":5000"), ("PTTL b", ":9000"), ("OBJECT IDLETIME b", ":100")]);
+        let words = [&b"RESTORE"[..], b"c", b"0", &bytes, b"TIMES", b"1000", b"2000"];
+        assert_eq!(node.ask_bytes_as_first(&words), b"+OK\r\n");
+        let found = node.engine.store.find_any(0, b"c").unwrap();
+        let meta = node.engine.store.meta_of(node.engine.store.handle_of(found));
+        assert_eq!((meta.created, meta.updated), (1000, 2000));
         node.ask_bytes_as_first(&[b"RESTORE", b"a", b"1", &bytes, b"ABSTTL", b"REPLACE"]);
         node.expect(&[("EXISTS a", ":0")]);
     }
@@ -204,6 +217,8 @@ mod tests {
             ("RESTORE k 0 abc", "-ERR DUMP payload version or checksum are wrong"),
             ("RESTORE k -1 abc", "-ERR Invalid TTL value, must be >= 0"),
             ("RESTORE k x abc", "-ERR value is not an integer or out of range"),
+            ("RESTORE k 0 abc TIMES 1 -1", "-ERR Invalid TIMES value"),
+            ("RESTORE k 0 abc TIMES 1", "-ERR syntax error"),
             ("RESTORE k 0 abc FREQ 256", "-ERR Invalid FREQ value, must be >= 0 and <= 255"),
             ("RESTORE k 0 abc IDLETIME 1 FREQ 1", "-ERR syntax error"),
         ]);

@@ -245,6 +245,7 @@ fn persistence(lines: &mut Lines, engine: &mut Engine) {
     lines.put("snapshot_failures", figures.failures);
     lines.put("snapshot_error", figures.error.as_deref().unwrap_or(""));
     lines.put("snapshot_longest_slice_usec", figures.longest_slice_us);
+    lines.put("snapshot_longest_slice_work_usec", figures.longest_slice_work_us);
     if let Some(taken) = &figures.taken {
         lines.put("snapshot_file", taken.path.display());
         lines.put("snapshot_entries", taken.sum.entries);

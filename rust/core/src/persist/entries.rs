@@ -93,12 +93,14 @@ pub fn told(thing: &impl serde::Serialize) -> String {
     serde_json::to_string(thing).unwrap_or_default()
 }
 
-/// The request that brings an entry in: RESTORE with its time of expiry.
+/// The request that brings an entry in: RESTORE with its times.
 pub fn restore(head: &Head<'_>, value: &[u8], replace: bool) -> Vec<Vec<u8>> {
     let mut payload = value.to_vec();
     rdb::seal(&mut payload);
     let expiry = head.meta.expiry.unwrap_or(0).to_string().into_bytes();
     let mut words = vec![b"RESTORE".to_vec(), head.key.to_vec(), expiry, payload, b"ABSTTL".to_vec()];
+    words.push(b"TIMES".to_vec());
+    words.extend([head.meta.created, head.meta.updated].map(|time| time.to_string().into_bytes()));
     if replace {
         words.push(b"REPLACE".to_vec());
     }

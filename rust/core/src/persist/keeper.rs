@@ -43,6 +43,8 @@ pub struct Figures {
     pub error: Option<String>,
     /// The longest time that one turn of the loop gave to a snapshot, microseconds.
     pub longest_slice_us: u64,
+    /// The same by the time that the thread was running.
+    pub longest_slice_work_us: u64,
     /// The warm-up.
     pub loaded: Loaded,
 }
@@ -277,6 +279,8 @@ impl Keeper {
         if let Some(taking) = &mut self.taking {
             let progress = taking.step(engine, false);
             self.figures.longest_slice_us = self.figures.longest_slice_us.max(taking.longest_ns / 1000);
+            let worked = taking.longest_work_ns / 1000;
+            self.figures.longest_slice_work_us = self.figures.longest_slice_work_us.max(worked);
             return match progress {
                 Progress::On(at_once) => Some(if at_once { 0 } else { LOOK_MS }),
                 Progress::Abandoned => {

@@ -53,8 +53,10 @@ pub struct Taking {
     pub total: u64,
     /// Keys that are copied.
     pub copied: u64,
-    /// Milliseconds of the longest slice, in thousandths.
+    /// The longest slice by the clock, ns; and by the processor, which others cannot take away.
     pub longest_ns: u64,
+    /// See `longest_ns`.
+    pub longest_work_ns: u64,
 }
 
 /// How it goes.
@@ -98,6 +100,7 @@ impl Taking {
             total: engine.store.len() as u64,
             copied: 0,
             longest_ns: 0,
+            longest_work_ns: 0,
         })
     }
 
@@ -124,10 +127,15 @@ impl Taking {
                 self.stop(engine);
                 return Progress::Abandoned;
             };
-            let started = crate::clock::steady_ns();
+            let (started, worked) = (crate::clock::steady_ns(), crate::clock::thread_ns());
             copy.step(store, |waiting| waiting >= PIECE || crate::clock::steady_ns() - started > SLICE_NS);
             self.longest_ns = self.longest_ns.max(crate::clock::steady_ns() - started);
+            self.longest_work_ns = self.longest_work_ns.max(crate::clock::thread_ns() - worked);
             self.copied = copy.entries;
+            for bytes in copy.ready.drain(..) {
+                self.ahead_bytes += bytes.len();
+                self.ahead.push_back(Block::Bytes(bytes));
+            }
             let done = copy.done();
             if copy.out.len() >= PIECE || (done && !copy.out.is_empty()) {
                 // A buffer of the usual size for the next piece: growing it again and again costs more than this.

@@ -8,17 +8,20 @@ use super::frames::{self, Frame};
 use super::source::records;
 use crate::command::Engine;
 use crate::command::client::Token;
-use crate::store::keyspace::DATABASES;
+use crate::store::keyspace::{DATABASES, Whereabouts};
 use crate::stream::SlotSet;
-use crate::stream::apply::Applier;
+use crate::stream::apply::{Applier, look_ahead};
 use crate::stream::codec::{self, Failure, Garbage, Reader};
 use crate::stream::tail::{Kind, Record};
+use smallvec::SmallVec;
 use std::collections::HashSet;
 use std::hash::BuildHasher;
 
 /// Slots whose digests are worked out in one turn of the loop, at most; and entries.
 const DIGESTS_IN_A_TURN: usize = 256;
 const ENTRIES_IN_A_TURN: usize = 4000;
+/// Records looked at before the first of them is applied.
+const AHEAD: usize = 32;
 
 /// See the module's page.
 pub struct Sink {
@@ -71,6 +74,7 @@ pub struct Sink {
     pub greeted: Greeting,
     applier: Applier,
     arriving: Option<Arriving>,
+    found: Vec<Whereabouts>,
     /// Slots whose digests are to be told.
     telling: SlotSet,
 }
@@ -148,6 +152,7 @@ impl Sink {
             greeted: Greeting::Question,
             applier: Applier::new(),
             arriving: None,
+            found: Vec::new(),
             telling: SlotSet::default(),
         }
     }
@@ -234,23 +239,44 @@ impl Sink {
         // What has expired by our clock is hidden from clients, but here the main's word alone counts.
         engine.store.applying = true;
         let mut done = Ok(());
-        for record in records(bytes) {
-            done = match record {
-                Ok(record) => {
-                    let noted = self.arriving.as_mut().map_or(Ok(()), |arriving| arriving.note(&record));
-                    noted
-                        .map_err(Failure::from)
-                        .and_then(|()| self.applier.apply(engine, &record, Some(&self.slots)))
-                        .map_err(|failure| failure.to_string())
+        let (mut batch, mut found): (SmallVec<[_; AHEAD]>, _) = (SmallVec::new(), std::mem::take(&mut self.found));
+        let mut coming = records(bytes);
+        while done.is_ok() {
+            batch.clear();
+            while batch.len() < AHEAD
+                && let Some(record) = coming.next()
+            {
+                match record {
+                    Ok(record) => batch.push(record),
+                    Err(garbage) => {
+                        done = Err(garbage.to_string());
+                        break;
+                    }
                 }
-                Err(garbage) => Err(garbage.to_string()),
-            };
-            if done.is_err() {
+            }
+            if batch.is_empty() {
                 break;
             }
+            look_ahead(engine, &batch, &mut found);
+            let before = self.apply_batch(engine, &batch, &found);
+            done = before.map_err(|failure| failure.to_string()).and(done);
         }
+        self.found = found;
         engine.store.applying = false;
         done
+    }
+
+    fn apply_batch(&mut self, engine: &mut Engine, batch: &[Record<'_>], found: &[Whereabouts]) -> Result<(), Failure> {
+        for (record, &at) in batch.iter().zip(found) {
+            if let Some(arriving) = &mut self.arriving {
+                arriving.note(record)?;
+            }
+            engine.store.expect(at);
+            let done = self.applier.apply(engine, record, Some(&self.slots));
+            engine.store.expect(Whereabouts::default());
+            done?;
+        }
+        Ok(())
     }
 
     /// The main does not have these any more.

@@ -166,22 +166,8 @@ impl Source {
             out.extend_from_slice(&[0; 8]);
             out.extend_from_slice(&now.to_le_bytes());
             let start = out.len();
-            let (mut end, mut grouped) = (false, false);
-            // Not between records that belong together: the replica would acknowledge what it has not applied.
-            while out.len() - start < FRAME || grouped {
-                match tail.next(&mut self.cursor)? {
-                    Some(record) => {
-                        if record.concerns(&self.flowing) {
-                            out.extend_from_slice(record.bytes);
-                        }
-                        grouped = (grouped || record.kind == Kind::Begin) && record.kind != Kind::End;
-                    }
-                    None => {
-                        end = true;
-                        break;
-                    }
-                }
-            }
+            // Records that belong together are in one frame: the replica acknowledges what it has applied.
+            let end = tail.copy_out(&mut self.cursor, &self.flowing, FRAME, out)?;
             self.sent = self.cursor.seq - 1;
             self.bytes += (out.len() - start) as u64;
             out[at + frames::HEAD..at + frames::HEAD + 8].copy_from_slice(&self.sent.to_le_bytes());

@@ -35,6 +35,11 @@ impl Reply {
         &self.bytes
     }
 
+    /// Have what is in `bytes`, and leave there what was here.
+    pub fn exchange(&mut self, bytes: &mut Vec<u8>) {
+        std::mem::swap(&mut self.bytes, bytes);
+    }
+
     /// How much was written so far.
     #[inline]
     pub fn len(&self) -> usize {

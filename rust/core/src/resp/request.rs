@@ -13,7 +13,8 @@ pub struct Span {
 }
 
 impl Span {
-    fn new(start: usize, len: usize) -> Self {
+    /// `len` bytes from `start` on.
+    pub fn new(start: usize, len: usize) -> Self {
         Span { start: start as u32, len: len as u32 }
     }
 }

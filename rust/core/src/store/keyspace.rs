@@ -38,6 +38,14 @@ pub struct Whereabouts {
     slot: u16,
 }
 
+impl Whereabouts {
+    /// Whether it is about any key.
+    #[inline]
+    pub fn is_known(&self) -> bool {
+        self.address != 0
+    }
+}
+
 /// What becomes of a key's expiry when its value is put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Keep {

@@ -9,10 +9,12 @@ use super::codec::{self, Failure, Garbage, Reader};
 use super::tail::{EVERY_DATABASE, EVERY_SLOT, Kind, Record};
 use crate::command::table::flag;
 use crate::command::{Client, Ctx, Engine, dispatch};
+use crate::resp::Args;
 use crate::resp::Reply;
-use crate::resp::request::OwnedArgs;
+use crate::resp::request::Span;
 use crate::slot::slot_of;
-use crate::store::keyspace::DATABASES;
+use crate::store::keyspace::{DATABASES, Whereabouts};
+use smallvec::SmallVec;
 
 /// Applies records to an engine, one stream after another or many at a time: it holds nothing between records but
 /// an unfinished group.
@@ -104,16 +106,16 @@ impl Applier {
     fn command(&mut self, engine: &mut Engine, record: &Record<'_>) -> Result<(), Garbage> {
         let mut reader = Reader::new(record.payload);
         let count = reader.length()?;
-        let mut words: smallvec::SmallVec<[&[u8]; 8]> = smallvec::SmallVec::new();
+        let mut words: SmallVec<[Span; 8]> = SmallVec::new();
         for _ in 0..count {
             let length = reader.length()?;
-            words.push(reader.bytes(length)?);
+            let word = reader.bytes(length)?;
+            words.push(Span::new(word.as_ptr() as usize - record.payload.as_ptr() as usize, word.len()));
         }
         if usize::from(record.database) >= DATABASES || words.is_empty() || !reader.is_empty() {
             return Err(Garbage("a command is none"));
         }
-        let args = OwnedArgs::from_parts(words.iter().copied());
-        let args = args.as_args();
+        let args = Args::new(record.payload, &words);
         let (row, place) = dispatch::resolve_quietly(&args).ok_or(Garbage("a command is not known here"))?;
         if !row.is(flag::WRITE | flag::MAY_REPLICATE) || row.is(flag::BLOCKING) || row.keys.is_empty() {
             return Err(Garbage("a command is none that writes keys"));
@@ -185,6 +187,36 @@ impl Applier {
         ctx.changed_in(database, key, 0, "");
         engine.tail.notes.clear();
     }
+}
+
+/// Have the processor fetch what records need that are about to be applied, one step for all before the next, and tell
+/// for each where its key is.
+pub fn look_ahead(engine: &Engine, records: &[Record<'_>], found: &mut Vec<Whereabouts>) {
+    let store = &engine.store;
+    let whereabouts = |record: &Record<'_>| match record.kind {
+        Kind::Command => {
+            first_key(record).map_or_else(Whereabouts::default, |key| store.approach(record.database, key))
+        }
+        _ => Whereabouts::default(),
+    };
+    found.clear();
+    found.extend(records.iter().map(whereabouts));
+    let there = || records.iter().zip(&*found).filter(|(_, at)| at.is_known());
+    there().for_each(|(record, at)| store.approach_group(record.database, at));
+    there().for_each(|(record, at)| store.approach_entry(record.database, at));
+}
+
+/// The word behind the name of a command, nearly always its key.
+fn first_key<'r>(record: &Record<'r>) -> Option<&'r [u8]> {
+    if usize::from(record.database) >= DATABASES {
+        return None;
+    }
+    let mut reader = Reader::new(record.payload);
+    let count = reader.length().ok()?;
+    let name = reader.length().ok()?;
+    reader.bytes(name).ok()?;
+    let key = reader.length().ok()?;
+    (count > 1).then(|| reader.bytes(key).ok()).flatten()
 }
 
 /// The slots that a record changes: its own, or the stream's, or all there are (`None`).

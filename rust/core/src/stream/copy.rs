@@ -40,6 +40,8 @@ pub struct Copy {
     early: HashMap<u16, Early>,
     huge: Option<Huge>,
     scratch: Vec<Handle>,
+    /// Whole pieces that lie before `out`.
+    pub ready: Vec<Vec<u8>>,
     /// Entries, one after the other, that the owner has not taken yet.
     pub out: Vec<u8>,
     /// How many entries were copied so far.
@@ -80,6 +82,7 @@ impl Copy {
             early: HashMap::new(),
             huge: None,
             scratch: Vec::new(),
+            ready: Vec::new(),
             out: Vec::new(),
             entries: 0,
         }
@@ -369,10 +372,10 @@ impl Copy {
         match next {
             Some(at) => huge.at = at,
             None => {
-                if self.out.is_empty() {
-                    self.out = std::mem::take(out);
-                } else {
-                    self.out.extend_from_slice(out);
+                // Not copied once more: that takes long when it is huge.
+                let before = std::mem::replace(&mut self.out, std::mem::take(out));
+                if !before.is_empty() {
+                    self.ready.push(before);
                 }
                 self.entries += 1;
                 let slot = huge.slot;

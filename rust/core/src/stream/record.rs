@@ -169,8 +169,20 @@ impl Engine {
 
 /// Record what a command changed; called once after each that changed something while somebody listens.
 pub fn after(engine: &mut Engine, database: u8, row: &Command, place: u32, args: &Args<'_>, failed: bool) {
-    let mut notes = std::mem::take(&mut engine.tail.notes);
     let time = engine.store.now();
+    let notes = &engine.tail.notes;
+    // Nearly always.
+    if !failed
+        && notes.instead.is_empty()
+        && !notes.touched.is_empty()
+        && by_words(place)
+        && let Some(slot) = common_slot(engine, row, args)
+        && engine.tail.by_words(slot)
+    {
+        engine.tail.command(slot, database, time, args.from(0));
+        return engine.tail.notes.clear();
+    }
+    let mut notes = std::mem::take(&mut engine.tail.notes);
     if notes.touched.is_empty() {
         // It ran others (EXEC), or recorded by itself (FLUSHALL).
     } else if !failed && !notes.instead.is_empty() {
@@ -178,12 +190,6 @@ pub fn after(engine: &mut Engine, database: u8, row: &Command, place: u32, args:
             let words = &notes.bytes[start as usize..end as usize];
             engine.tail.write(Kind::Command, slot, database, time, |out| out.extend_from_slice(words));
         }
-    } else if !failed
-        && by_words(place)
-        && let Some(slot) = common_slot(row, args)
-        && engine.tail.by_words(slot)
-    {
-        engine.tail.command(slot, database, time, args.from(0));
     } else {
         by_effect(engine, &notes.touched, &notes.bytes, time);
     }
@@ -192,11 +198,12 @@ pub fn after(engine: &mut Engine, database: u8, row: &Command, place: u32, args:
 }
 
 /// The slot of all keys of a request, if it is one.
-fn common_slot(row: &Command, args: &Args<'_>) -> Option<u16> {
+#[inline]
+fn common_slot(engine: &Engine, row: &Command, args: &Args<'_>) -> Option<u16> {
     if let [spec] = row.keys
         && spec.is_first_argument()
     {
-        return Some(slot_of(args.at(1)));
+        return Some(engine.store.slot_of(args.at(1)));
     }
     let mut slot = None;
     let mut common = true;

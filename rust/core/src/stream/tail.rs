@@ -291,6 +291,46 @@ impl Tail {
         (whole + first) as u64
     }
 
+    /// Append to `out`, in one piece where they lie so, the records from the cursor on that concern these slots: until
+    /// that are `most` bytes, but not between records that belong together. `true` when there is no more yet.
+    pub fn copy_out(&self, cursor: &mut Cursor, slots: &SlotSet, most: usize, out: &mut Vec<u8>) -> Result<bool, Lost> {
+        let (start, mut grouped) = (out.len(), false);
+        while cursor.seq <= self.next {
+            let index = cursor.segment.checked_sub(self.passed).ok_or(Lost)?;
+            let bytes = &self.segments.get(index as usize).ok_or(Lost)?.bytes[..];
+            let (mut run, mut at) = (cursor.offset, cursor.offset);
+            let mut full = false;
+            while let Some(&[a, b, c, d, e, f, kind, ..]) = bytes.get(at..).and_then(<[u8]>::first_chunk::<HEAD>) {
+                let end = at + HEAD + u32::from_le_bytes([a, b, c, d]) as usize;
+                let slot = u16::from_le_bytes([e, f]);
+                if slot != EVERY_SLOT && !slots.contains(slot) {
+                    out.extend_from_slice(bytes.get(run..at).ok_or(Lost)?);
+                    run = end;
+                } else if slot == EVERY_SLOT {
+                    grouped = kind == Kind::Begin as u8 || grouped && kind != Kind::End as u8;
+                }
+                at = end;
+                cursor.seq += 1;
+                if !grouped && out.len() + (at - run) - start >= most {
+                    full = true;
+                    break;
+                }
+            }
+            out.extend_from_slice(bytes.get(run..at).ok_or(Lost)?);
+            cursor.offset = at;
+            if full {
+                return Ok(cursor.seq > self.next);
+            }
+            if at != bytes.len() {
+                return Err(Lost);
+            }
+            if cursor.seq <= self.next {
+                (cursor.segment, cursor.offset) = (cursor.segment + 1, 0);
+            }
+        }
+        Ok(true)
+    }
+
     /// Cut the oldest records off until at most `limit` bytes are held. Called between turns of the loop.
     pub fn trim(&mut self, limit: usize) {
         while self.held > limit && self.segments.len() > 1 {
@@ -411,10 +451,11 @@ pub(crate) fn append(
     payload: impl FnOnce(&mut Vec<u8>),
 ) -> bool {
     let start = out.len();
-    out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&slot.to_le_bytes());
-    out.extend_from_slice(&[kind as u8, database]);
-    out.extend_from_slice(&time.to_le_bytes());
+    let mut head = [0; HEAD];
+    head[4..6].copy_from_slice(&slot.to_le_bytes());
+    head[6..8].copy_from_slice(&[kind as u8, database]);
+    head[8..].copy_from_slice(&time.to_le_bytes());
+    out.extend_from_slice(&head);
     payload(out);
     let len = u32::try_from(out.len() - start - HEAD);
     out[start..start + 4].copy_from_slice(&len.unwrap_or_default().to_le_bytes());
@@ -476,6 +517,52 @@ mod tests {
         let again = tail.at(35).expect("it is there");
         assert_eq!(again.seq, one.seq);
         assert_eq!(tail.next(&mut again.clone()), tail.next(&mut one));
+    }
+
+    #[test]
+    fn records_of_some_slots_are_copied_out_in_pieces_and_transactions_in_one() {
+        let mut tail = Tail::default();
+        let begin = tail.listen(5);
+        let long = "x".repeat(3000);
+        for number in 0..300u16 {
+            let grouped = number % 50 == 7;
+            if grouped {
+                tail.open_group();
+            }
+            for part in 0..if grouped { 40 } else { 1 } {
+                let text = format!("SET {number} {part} {}", &long[..usize::from(number) * 10]);
+                tail.command(number % 3, 0, 1000, words(&text).into_iter());
+            }
+            if grouped {
+                tail.close_group(9);
+            }
+        }
+        for slots in [SlotSet::all(), [1, 2].into_iter().collect(), SlotSet::default()] {
+            for most in [1, 5000, 64 * 1024, usize::MAX] {
+                let (mut one, mut other) = (begin, begin);
+                let (mut pieces, mut each) = (Vec::new(), Vec::new());
+                loop {
+                    let before = pieces.len();
+                    let end = tail.copy_out(&mut one, &slots, most, &mut pieces).unwrap();
+                    let kinds: Vec<Kind> =
+                        crate::replication::source::records(&pieces[before..]).map(|one| one.unwrap().kind).collect();
+                    let count = |kind| kinds.iter().filter(|&&each| each == kind).count();
+                    assert_eq!(count(Kind::Begin), count(Kind::End), "{most}");
+                    if end {
+                        break;
+                    }
+                }
+                while let Some(record) = tail.next(&mut other).unwrap() {
+                    if record.concerns(&slots) {
+                        each.extend_from_slice(record.bytes);
+                    }
+                }
+                assert!(pieces == each && one.seq == other.seq, "{most}");
+                assert_eq!((tail.next(&mut one), tail.end().seq), (Ok(None), one.seq));
+            }
+        }
+        tail.trim(1000);
+        assert_eq!(tail.copy_out(&mut begin.clone(), &SlotSet::all(), 1, &mut Vec::new()), Err(Lost));
     }
 
     #[test]

@@ -543,6 +543,7 @@ proptest! {
             let Some(copy) = copies.get_mut(number) else { panic!("it was abandoned") };
             let mut steps = random.below(20);
             copy.step(store, |_| { steps = steps.saturating_sub(1); steps == 0 });
+            copy.ready.drain(..).for_each(|ready| bytes.extend_from_slice(&ready));
             bytes.append(&mut copy.out);
             if copy.done() {
                 break;

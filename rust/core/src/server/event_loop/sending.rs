@@ -8,7 +8,10 @@ use crate::server::upkeep;
 impl EventLoop {
     /// Write the gathered replies; what the socket does not take stays pending. `true` when all went.
     pub(super) fn flush(&mut self, client: &mut Client) -> bool {
-        if !client.pending.is_empty() {
+        if client.stream.is_some() && self.reply.is_empty() {
+            // Streams carry much, and there are few: their bytes are not copied once more.
+            self.reply.exchange(&mut client.pending);
+        } else if !client.pending.is_empty() {
             // Messages that the client sent to itself, behind its replies.
             self.reply.raw(&std::mem::take(&mut client.pending));
         }
