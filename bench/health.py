@@ -17,6 +17,7 @@ import tempfile
 import time
 import urllib.request
 from pathlib import Path
+from typing import cast
 
 import uvloop
 
@@ -27,8 +28,7 @@ class StandIn(asyncio.Protocol):
     """Answers every PING."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.WriteTransport)
-        self.transport = transport
+        self.transport = cast("asyncio.WriteTransport", transport)  # uvloop's are no subclass of it.
 
     def data_received(self, data: bytes) -> None:
         self.transport.write(b"+PONG\r\n" * data.count(b"PING"))

@@ -147,7 +147,8 @@ def steps(document: Document, wanted: Mapping[int, str]) -> list[Step]:
 
 def due(document: Document) -> bool:
     """Whether slots should move without being asked: a node waits for some, or one is to give up its own."""
-    holders = set(mains_of(document).values())
+    # Asked several times a second: who holds anything, not what.
+    holders = {group.main for group in groups_of(document.get("slots", ())) if group.ranges}
     return any((node["id"] in holders) != bool(node["weight"]) for node in document.get("nodes", ()))
 
 

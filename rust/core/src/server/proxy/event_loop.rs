@@ -35,6 +35,8 @@ const GATHER: usize = 64;
 /// Unsent replies beyond which a client's requests are not read.
 pub(super) const MOST_REPLIES: usize = 1 << 20;
 const ROUND_MS: u64 = 100;
+/// The same, while nothing is under way.
+const QUIET_ROUND_MS: u64 = 500;
 /// How often it is looked after that the nodes are listened to.
 const TUNE_MS: u64 = 1_000;
 /// Unsent messages beyond which a client that listens is let go.
@@ -209,6 +211,10 @@ impl EventLoop {
                 self.compare_notes();
             }
             self.settle();
+            let soon = self.engine.store.now() + ROUND_MS;
+            if self.next_round > soon && !self.is_quiet() {
+                self.next_round = soon;
+            }
             if self.engine.store.now() >= self.next_round {
                 self.round();
             }
@@ -744,10 +750,19 @@ impl EventLoop {
         }
     }
 
+    /// Whether nothing is under way that could take too long.
+    fn is_quiet(&self) -> bool {
+        self.waiting.is_empty()
+            && self.jobs.is_empty()
+            && !self.failing_over
+            && self.engine.paused.is_none()
+            && self.upstreams.iter().flatten().all(|upstream| upstream.is_at_rest())
+    }
+
     /// Now and then: connections that hang, clients that do not read.
     pub(super) fn round(&mut self) {
         let now = self.engine.store.now();
-        self.next_round = now + ROUND_MS;
+        self.next_round = now + if self.is_quiet() { QUIET_ROUND_MS } else { ROUND_MS };
         let hung: Vec<u32> = self
             .upstreams
             .iter()
