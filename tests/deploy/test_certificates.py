@@ -5,9 +5,14 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import pytest
 
 from fastcache.health.store.etcd import FAULTS, Credentials, EtcdStore
@@ -116,35 +121,81 @@ def leads(store: EtcdStore) -> bool:
         return False
 
 
-def test_the_canary_asks_nodes_that_want_to_know_who_asks(certificates: Path, tmp_path: Path) -> None:
-    canary = load("roles/fastcache/library/fastcache_canary.py")
-    port = free_ports(1)
-    files = {"ca": "ca.crt", "certificate": "here.crt", "key": "here.key"}
-    tls = {name: str(certificates / file) for name, file in files.items()}
-    (tmp_path / "node.toml").write_text(
-        f'port = 0\ntls-port = {port}\ndir = "{tmp_path}"\ntls-cert-file = "{tls["certificate"]}"\n'
-        f'tls-key-file = "{tls["key"]}"\ntls-ca-cert-file = "{tls["ca"]}"\n'
-    )
-    node = subprocess.Popen(
-        [PROGRAMS / "fastcache", "node", "--config", tmp_path / "node.toml"], stdout=subprocess.DEVNULL
-    )
+FILES = {"ca": "ca.crt", "certificate": "here.crt", "key": "here.key"}
+canary = load("roles/fastcache/library/fastcache_canary.py")
 
-    def answered() -> bool:
-        try:
-            canary.ask("127.0.0.1", port, 3, None, canary.trust(tls))
-        except OSError:
-            return False
-        return True
 
+def under_tls(certificates: Path) -> dict[str, str]:
+    """The files as roles name them."""
+    return {name: str(certificates / file) for name, file in FILES.items()}
+
+
+@contextmanager
+def node(directory: Path, port: int, tls: dict[str, str], clients: str) -> Iterator[None]:
+    """A node that speaks TLS alone, and what it asks of clients."""
+    (directory / "node.toml").write_text(
+        f'port = 0\ntls-port = {port}\ndir = "{directory}"\ntls-cert-file = "{tls["certificate"]}"\n'
+        f'tls-key-file = "{tls["key"]}"\ntls-ca-cert-file = "{tls["ca"]}"\ntls-auth-clients = "{clients}"\n'
+    )
+    process = subprocess.Popen(
+        [PROGRAMS / "fastcache", "node", "--config", directory / "node.toml"], stdout=subprocess.DEVNULL
+    )
     try:
-        until(answered, "the canary lives")
+        yield
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def lives(port: int, tls: dict[str, str]) -> bool:
+    """Whether the canary does."""
+    try:
+        canary.ask("127.0.0.1", port, 3, None, canary.trust(tls))
+    except (OSError, canary.RefusedError):
+        return False
+    return True
+
+
+def test_haproxy_finds_servers_that_speak_tls_and_passes_it_on(certificates: Path, tmp_path: Path) -> None:
+    program = shutil.which("haproxy", path="/usr/sbin:/usr/bin")
+    if not program:
+        pytest.skip("haproxy is not installed")
+    first, tls = free_ports(3), under_tls(certificates)
+    loader = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(PROJECT / "templates"), trim_blocks=True, keep_trailing_newline=True
+    )
+    (tmp_path / "haproxy.cfg").write_text(
+        loader.get_template("haproxy.cfg.j2").render(
+            fastcache_haproxy_socket=str(tmp_path / "admin.sock"),
+            fastcache_haproxy_maxconn=100,
+            fastcache_haproxy_binds=[f"127.0.0.1:{first + 1}"],
+            fastcache_haproxy_stats_binds=[f"127.0.0.1:{first + 2}"],
+            fastcache_haproxy_interval="1s",
+            fastcache_haproxy_check=f" check-ssl verify required ca-file {tls['ca']}",
+            fastcache_haproxy_servers=[{"name": "one", "address": f"127.0.0.1:{first}"}],
+        )
+    )
+    balancer = subprocess.Popen([program, "-db", "-f", tmp_path / "haproxy.cfg"], stdout=subprocess.DEVNULL)
+    try:
+        with node(tmp_path, first, tls, "no"):
+            until(lambda: lives(first + 1, tls), "the canary lives behind HAProxy")
+            # Its checks have found the server well, or nobody would be let through for long.
+            with urllib.request.urlopen(f"http://127.0.0.1:{first + 2}/serving", timeout=5) as reply:
+                assert reply.status == 200
+            time.sleep(2)
+            assert lives(first + 1, tls)
+    finally:
+        balancer.terminate()
+        balancer.wait(20)
+
+
+def test_the_canary_asks_nodes_that_want_to_know_who_asks(certificates: Path, tmp_path: Path) -> None:
+    port, tls = free_ports(1), under_tls(certificates)
+    with node(tmp_path, port, tls, "yes"):
+        until(lambda: lives(port, tls), "the canary lives")
         with pytest.raises((OSError, canary.RefusedError)):
             canary.ask("127.0.0.1", port, 1, None)
         strangers = tmp_path / "strangers"
         made(strangers, {"here": []})
-        foreign = canary.trust({name: str(strangers / file) for name, file in files.items()})
         with pytest.raises(OSError, match="certificate"):
-            canary.ask("127.0.0.1", port, 1, None, foreign)
-    finally:
-        node.terminate()
-        node.wait(20)
+            canary.ask("127.0.0.1", port, 1, None, canary.trust(under_tls(strangers)))
