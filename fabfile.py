@@ -37,6 +37,7 @@ from fastcache.runbook import handover, moving, playbooks, rolling, snapshots, s
 from fastcache.runbook import status as looking
 from fastcache.runbook.fleet import Fleet
 from fastcache.runbook.hands import Hands
+from fastcache.runbook.machines import Machines
 from fastcache.runbook.operation import Consent, Operation, Step, carry_out, ourselves
 from fastcache.runbook.ssh import OverSsh, describe, program
 
@@ -379,6 +380,22 @@ def replace_host(hands: Hands, host: str, by: str = "") -> Operation:
 def rotate_secrets(hands: Hands, secret: str) -> Operation:
     """Make a new secret and bring it to all hosts."""
     return playbooks.rotate(hands, secret)
+
+
+@task(help={"env": ENV, "variables": "of Terraform, as host_count=4,suite=trixie", "yes": YES})
+def machines(_c: Context, env: str = "lab", variables: str = "", yes: bool = False) -> None:
+    """What Terraform would change about the machines of an environment; with --yes it is changed."""
+    with in_words():
+        given = dict(one.split("=", 1) for one in variables.split(",") if "=" in one)
+        terraform = Machines(PROJECT / "terraform" / "environments" / env, **given)
+        terraform.prepare()
+        planned = terraform.plan()
+        say([planned.text.strip()])
+        if planned.changes and yes:
+            terraform.apply()
+            say([f"machines: {', '.join(sorted(terraform.outputs().get('hosts', {})))}"])
+        elif planned.changes:
+            say(["nothing was changed; with --yes it is"])
 
 
 @task(help={"env": ENV, "output": OUTPUT})
