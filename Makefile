@@ -25,7 +25,7 @@ down: ## Stop the cluster that `make up` started
 status: ## Show how the cluster is
 	@.venv/bin/fastcache status
 
-test: lint rust-tests $(SUITES:%=test-%) ## Judge the code and run every test
+test: lint rust-tests $(SUITES:%=test-%) test-conformance-fleet ## Judge the code and run every test
 	@echo "==> All checks and tests passed."
 
 lint: dev-tools debug ## Judge style, types and layers, in Rust and in Python

@@ -138,6 +138,21 @@ def test_a_transaction_with_a_command_over_nodes_is_done_whole(
     assert door.smembers(two) == {"a", "b", "c"}
 
 
+def test_streams_of_all_nodes_are_read_in_their_order(doors: list["redis.Redis"], apart: list[str]) -> None:
+    door = doors[0]
+    for key in apart:
+        door.xgroup_create(key, "group", mkstream=True)
+    for key in (apart[3], apart[1]):
+        door.xadd(key, {"f": key}, id="1-1")
+    for key, entries in dict(door.xread(dict.fromkeys(apart, "0"))).items():
+        assert dict(entries if isinstance(entries[0], tuple) else entries[0]) == {"1-1": {"f": key}}
+    words = ["XREADGROUP", "GROUP", "group", "me", "STREAMS", *apart, *[">"] * 4]
+    read = door.execute_command(*words)
+    assert list(dict(read)) == [apart[1], apart[3]]
+    assert door.execute_command(*words) in ({}, [], None)
+    assert door.xpending(apart[3], "group")["pending"] == 1
+
+
 def test_a_waiting_client_gets_what_a_script_over_nodes_adds(
     doors: list["redis.Redis"], apart: list[str]
 ) -> None:

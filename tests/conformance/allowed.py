@@ -48,7 +48,14 @@ class Allowed:
     @classmethod
     def load(cls, path: Path = FILE, *, must_show: bool = True) -> Allowed:
         listed = tomllib.loads(path.read_text()).get("difference", [])
-        return cls([Difference(entry["where"], entry["reason"], must_show=must_show) for entry in listed])
+        return cls(
+            [
+                Difference(
+                    entry["where"], entry["reason"], must_show=must_show and not entry.get("sometimes", False)
+                )
+                for entry in listed
+            ]
+        )
 
     def covers(self, place: str) -> bool:
         """Whether a difference at `place` ("family: title :: command") is meant."""

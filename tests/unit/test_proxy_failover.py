@@ -1,5 +1,6 @@
 """What a proxy does while a node is replaced: two nodes and a proxy in this process, topologies by hand."""
 
+import contextlib
 import json
 import threading
 import time
@@ -8,12 +9,15 @@ from dataclasses import dataclass
 
 import pytest
 import redis
+from redis.connection import MaintenanceState
+from redis.maint_notifications import EndpointType, MaintNotificationsConfig
 
 from fastcache import _core
 from tests.cluster.embedded import free_ports
 
 HERE = ["127.0.0.1"]
 WAIT_MS = 3000
+PATIENCE = 0.4
 
 
 @dataclass
@@ -127,6 +131,55 @@ def test_who_asked_for_it_is_told_of_a_failover_and_before_the_proxy_stops(pair:
     assert sock.recv(100).startswith(b">2\r\n$11\r\nFAILED_OVER\r\n:2\r\n")
     pair.proxy.stop()
     assert sock.recv(100).startswith(b">4\r\n$6\r\nMOVING\r\n:3\r\n")
+
+
+def attentive(pair: Pair) -> "redis.Redis":
+    """redis-py as it is, with little patience: what it is told of maintenance makes it wait longer."""
+    config = MaintNotificationsConfig(enabled=True, relaxed_timeout=30, endpoint_type=EndpointType.NONE)
+    client = pair.client(protocol=3, maint_notifications_config=config)
+    client.connection_pool.connection_kwargs["socket_timeout"] = PATIENCE
+    return client
+
+
+def test_redis_py_waits_for_a_failover_of_which_it_is_told(pair: Pair) -> None:
+    told = attentive(pair)
+    untold = pair.client(protocol=3, maint_notifications_config=MaintNotificationsConfig(enabled=False))
+    untold.connection_pool.connection_kwargs["socket_timeout"] = PATIENCE
+    assert told.set("k", 1)
+    assert untold.set("k", 1)
+    pair.nodes[0].stop()
+    new_main = threading.Timer(3 * PATIENCE, lambda: pair.topology(2, 1, replica=False))
+    new_main.start()
+    failed: list[object] = []
+
+    def impatient() -> None:
+        try:
+            untold.incr("m")
+        except redis.TimeoutError as error:
+            failed.append(error)
+
+    other = threading.Thread(target=impatient)
+    other.start()
+    assert told.incr("n") == 1
+    other.join(20)
+    new_main.join(20)
+    assert len(failed) == 1
+    assert told.get("n") == b"1"
+
+
+def test_redis_py_hears_that_the_proxy_is_about_to_stop(pair: Pair) -> None:
+    client = attentive(pair)
+    assert client.set("k", 1)
+    stopping = threading.Thread(target=pair.proxy.stop)
+    stopping.start()
+    pool = client.connection_pool
+    deadline = time.monotonic() + 20
+    while pool.connection_kwargs.get("maintenance_state") != MaintenanceState.MOVING:
+        assert time.monotonic() < deadline
+        with contextlib.suppress(redis.ConnectionError):
+            client.get("k")  # It reads what it is told with the next reply.
+    stopping.join(30)
+    assert not stopping.is_alive()
 
 
 def test_a_proxy_without_a_topology_says_that_it_is_not_ready() -> None:

@@ -4,7 +4,7 @@ use super::fleet;
 use super::plan::CURSOR_BITS;
 use super::transaction::Layout;
 use crate::resp::Reply;
-use crate::resp::scan::{elements, integer, string};
+use crate::resp::scan::{elements, integer, string, values};
 
 /// How the parts' replies become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub enum Merge {
     Sum,
     /// `OK` when all say so.
     AllOk,
+    /// What streams have: in RESP3 maps, else arrays of pairs, one after another; nothing where none has any.
+    Streams,
     /// Arrays, one after another.
     Joined,
     /// Any part that has a value.
@@ -128,6 +130,7 @@ impl Merging {
             Merge::AllOk => out.ok(),
             Merge::Scan(node, nodes) => scan_step(&replies[0], node, nodes, out),
             Merge::Sum => out.integer(replies.iter().filter_map(|reply| integer(reply)).sum()),
+            Merge::Streams => streams(&replies, out),
             Merge::Joined => {
                 let all: Vec<&[u8]> = replies.iter().filter_map(|reply| elements(reply)).flatten().collect();
                 out.array(all.len());
@@ -152,6 +155,18 @@ impl Merging {
             }
         }
     }
+}
+
+/// Streams with what is new in each.
+fn streams(replies: &[Vec<u8>], out: &mut Reply) {
+    let in_maps = replies.iter().any(|reply| reply.first() == Some(&b'%'));
+    let found: Vec<&[u8]> = replies.iter().filter_map(|reply| values(reply)).flatten().collect();
+    match found.len() {
+        0 => out.null_array(),
+        len if in_maps => out.map(len / 2),
+        len => out.array(len),
+    }
+    found.iter().for_each(|part| out.raw(part));
 }
 
 /// The reply that was there before, unless a transaction was not run, or something in it failed.
@@ -212,6 +227,21 @@ mod tests {
         assert_eq!(step(0, 0), reply(1 << CURSOR_BITS));
         assert_eq!(step(1, 5), reply((1 << CURSOR_BITS) + 5));
         assert_eq!(step(1, 0), reply(0));
+    }
+
+    #[test]
+    fn streams_with_news_stand_in_their_order_and_those_without_are_left_out() {
+        let pair = |key: &str| format!("*1\r\n*2\r\n$1\r\n{key}\r\n*0\r\n");
+        let read = merged(Merge::Streams, vec![], &[&pair("b"), "*-1\r\n", &pair("a")]);
+        assert_eq!(read, "*2\r\n*2\r\n$1\r\nb\r\n*0\r\n*2\r\n$1\r\na\r\n*0\r\n");
+        let mut merging = Merging::new(Merge::Streams, 3, vec![]);
+        for (part, reply) in ["%1\r\n$1\r\nb\r\n*0\r\n", "_\r\n", "%1\r\n$1\r\na\r\n*0\r\n"].into_iter().enumerate() {
+            merging.take(part, reply.as_bytes());
+        }
+        let mut out = Reply::new(true);
+        merging.finish(&mut out);
+        assert_eq!(out.take(), b"%2\r\n$1\r\nb\r\n*0\r\n$1\r\na\r\n*0\r\n");
+        assert_eq!(merged(Merge::Streams, vec![], &["*-1\r\n", "*-1\r\n"]), "*-1\r\n");
     }
 
     #[test]

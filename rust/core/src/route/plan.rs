@@ -81,6 +81,9 @@ fn plan_slowly(row: &Command, args: &Args<'_>, map: &Map) -> Plan {
     };
     let name = whole.as_str();
     if let Some(merge) = splits(name) {
+        if name == "mset" && args.len().is_multiple_of(2) {
+            return Plan::Refuse(Fault::arity(name)); // Before any node has set a part of it.
+        }
         return split(args, map, merge, if matches!(merge, Merge::AllOk) { 2 } else { 1 });
     }
     if let Some(merge) = everywhere(name, args) {
@@ -121,7 +124,11 @@ fn plan_slowly(row: &Command, args: &Args<'_>, map: &Map) -> Plan {
         _ if name == "watch" => Plan::Watch(keys),
         Some(_) if spread && waits_for_one_of(name) => Plan::Vigil(keys),
         Some(_) if spread && matches!(name, "lmove" | "blmove" | "rpoplpush" | "brpoplpush") => Plan::Carry,
+        Some(_) if spread && matches!(name, "xread" | "xreadgroup") => by_stream(args, &keys, map),
         Some(_) if spread && (row.is(flag::BLOCKING) || matches!(name, "fcall" | "fcall_ro")) => {
+            Plan::Refuse(cross_slot())
+        }
+        Some(_) if spread && name == "copy" && (3..args.len()).any(|at| args.is(at, "DB")) => {
             Plan::Refuse(cross_slot())
         }
         Some(_) if spread => Plan::Gather(keys),
@@ -228,6 +235,20 @@ fn of_any_node(name: &str) -> bool {
     )
 }
 
+/// Each stream is read by a request of its own, so that the replies come in the order of the keys.
+fn by_stream(args: &Args<'_>, keys: &[usize], map: &Map) -> Plan {
+    let first = keys[0];
+    if (1..first).any(|at| args.is(at, "BLOCK")) {
+        return Plan::Refuse(cross_slot());
+    }
+    let part = |(position, &at): (usize, &usize)| {
+        let node = map.owner_of(args.at(at)).unwrap_or(0);
+        let arguments = (1..first).chain([at, at + keys.len()]).collect();
+        Part { node, arguments, positions: vec![position] }
+    };
+    Plan::Split(keys.iter().enumerate().map(part).collect(), Merge::Streams)
+}
+
 /// Give each node the keys it owns, `stride` arguments a key.
 fn split(args: &Args<'_>, map: &Map, merge: Merge, stride: usize) -> Plan {
     let mut parts: Vec<Part> = Vec::new();
@@ -284,6 +305,17 @@ mod tests {
         assert_eq!(parts[0], Part { node: 1, arguments: vec![1, 3], positions: vec![0, 2] });
         assert_eq!(parts[1], Part { node: 0, arguments: vec![2], positions: vec![1] });
         assert!(matches!(planned(&["MGET", "foo", "{foo}2"]), Plan::One(1)));
+        assert!(matches!(planned(&["MSET", "foo", "1", "bar"]), Plan::Refuse(_)));
+    }
+
+    #[test]
+    fn streams_of_several_nodes_are_read_one_by_one_unless_they_are_waited_for() {
+        let words = ["XREAD", "COUNT", "2", "STREAMS", "foo", "bar", "0", "5"];
+        let Plan::Split(parts, Merge::Streams) = planned(&words) else { panic!("not split") };
+        assert_eq!(parts[0], Part { node: 1, arguments: vec![1, 2, 3, 4, 6], positions: vec![0] });
+        assert_eq!(parts[1], Part { node: 0, arguments: vec![1, 2, 3, 5, 7], positions: vec![1] });
+        assert!(matches!(planned(&["XREAD", "BLOCK", "0", "STREAMS", "foo", "bar", "0", "5"]), Plan::Refuse(_)));
+        assert!(matches!(planned(&["XREAD", "BLOCK", "0", "STREAMS", "foo", "0"]), Plan::Alone(1)));
     }
 
     #[test]
