@@ -90,11 +90,23 @@ def plan(
         f"{counted(told['slots'])} with about {told['keys']} keys ({megabytes(told['bytes'])}) would move"
         f" in about {told['seconds']:.0f} s. 'fastcache rebalance start' moves them."
     )
+    if told["hitRateDip"]:
+        click.echo(
+            f"About {told['hitRateDip']:.1%} of the data would be evicted: who gets it lacks the room."
+        )
+    else:
+        click.echo("Keys keep their values: the hit rate stays as it is.")
 
 
 @command.command()
 @weight_option
 @replicas_option
+@click.option(
+    "--max-mb", type=click.FloatRange(0, 100_000), help="Megabytes a second that one node may copy."
+)
+@click.option(
+    "--max-p99", type=click.FloatRange(0, 60_000), help="Milliseconds that the 99th of 100 answers may take."
+)
 @click.option("--detach", is_flag=True, help="Return at once; 'status --watch' shows how far it is.")
 @service_options
 @directory_option
@@ -102,13 +114,19 @@ def start(
     weights: tuple[str, ...],
     replicas: int | None,
     *,
+    max_mb: float | None,
+    max_p99: float | None,
     detach: bool,
     url: str | None,
     key_file: Path | None,
     directory: Path,
 ) -> None:
-    """Move slots until every node has its fair share."""
-    go(service_of(url, directory), secret(key_file), weights_from(weights), replicas, detach=detach)
+    """Move slots until every node has its fair share.
+
+    A budget holds until another is given; 0 takes it back.
+    """
+    budget = {"replicas": replicas, "megabytesPerSecond": max_mb, "p99Ms": max_p99}
+    go(service_of(url, directory), secret(key_file), weights_from(weights), budget, detach=detach)
 
 
 def ordered(verb: str, told: str) -> click.Command:
@@ -155,9 +173,11 @@ def status(*, watch: bool, output: str, url: str | None, key_file: Path | None, 
     click.echo(json.dumps(told, indent=None if watch else 1) if output == "json" else summary(told))
 
 
-def go(url: str, key: str, weights: dict[str, int], replicas: int | None = None, *, detach: bool) -> None:
+def go(
+    url: str, key: str, weights: dict[str, int], budget: dict[str, Any] | None = None, *, detach: bool
+) -> None:
     """Start, and wait for the end unless told not to."""
-    body = {"weights": weights, "replicas": replicas}
+    body = {"weights": weights, **(budget or {})}
     health.call(url, "POST", "/rebalance/start", body, key=key)
     if detach:
         click.echo("Slots move now: 'fastcache rebalance status --watch' shows how far it is.")
@@ -224,10 +244,18 @@ def bar() -> Iterator[Bar]:
 
         def show(told: dict[str, Any]) -> None:
             partly = sum(one["copied"] for one in told["moves"])
-            what = f"{told['keysMoved']} keys, {len(told['moves'])} moves under way"
+            what = f"{told['keysMoved']} keys, {len(told['moves'])} moves under way{at_pace(told)}"
             progress.update(task, total=told["slotsTotal"], completed=told["slotsMoved"] + partly, what=what)
 
         yield show
+
+
+def at_pace(told: dict[str, Any]) -> str:
+    """How fast, where that is limited."""
+    pace = told["pace"]
+    if not pace["megabytesPerSecond"]:
+        return ""
+    return f", at most {pace['megabytesPerSecond']:g} MB/s (answers: p99 {pace['p99Ms']:g} ms)"
 
 
 def summary(told: dict[str, Any]) -> str:
@@ -238,7 +266,10 @@ def summary(told: dict[str, Any]) -> str:
             f"Paused: {moved}, {counted(told['slotsLeft'])} are left. 'fastcache rebalance resume' goes on."
         )
     if told["state"] == "running" or told["moves"]:
-        lines = [f"{moved}, {counted(told['slotsLeft'])} are left (about {told['secondsLeft']:.0f} s)."]
+        left = f"{counted(told['slotsLeft'])} are left (about {told['secondsLeft']:.0f} s{at_pace(told)})"
+        if told["copiesLeft"] and not told["slotsLeft"]:
+            left = f"copies of {counted(told['copiesLeft'])} are being made"
+        lines = [f"{moved}, {left}."]
         lines += [
             f"  {one['from']} -> {one['to']}: {counted(one['slots'])}, {one['state']}"
             for one in told["moves"]

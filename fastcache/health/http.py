@@ -74,6 +74,11 @@ class Weighing(msgspec.Struct, forbid_unknown_fields=True):
     weights: dict[Id, Annotated[int, Meta(ge=0, le=100_000)]] = {}
     # Copies of every slot from now on, besides its main.
     replicas: Annotated[int, Meta(ge=0, le=7)] | None = None
+    # What moves may cost: megabytes a second of one node, and the 99th of a hundred answers; 0 for no limit.
+    megabytes_per_second: Annotated[float, Meta(ge=0, le=100_000)] | None = msgspec.field(
+        default=None, name="megabytesPerSecond"
+    )
+    p99_ms: Annotated[float, Meta(ge=0, le=60_000)] | None = msgspec.field(default=None, name="p99Ms")
 
 
 class HandOver(msgspec.Struct, forbid_unknown_fields=True):
@@ -473,7 +478,7 @@ class Face:
         """Move slots until everybody has a fair share by weight."""
         told = await body(request, Weighing)
         try:
-            self.service.rebalance.start(told.weights, told.replicas)
+            self.service.rebalance.start(told.weights, told.replicas, told.megabytes_per_second, told.p99_ms)
         except RefusedError as error:
             raise HTTPException(409, str(error)) from None
         return json(self.service.rebalance.told(), 202)

@@ -105,6 +105,16 @@ def rebalance_metrics(service: Service) -> Iterator[Metric]:
         ),
         ("rebalance_duration_seconds", "How long the last rebalance takes or took.", told["seconds"]),
         ("fastcache_rebalance_slots_left", "Slots that are still to move.", told["slotsLeft"]),
+        (
+            "fastcache_rebalance_pace_bytes_per_second",
+            "What one node may copy; 0 for no limit.",
+            told["pace"]["megabytesPerSecond"] * 1e6,
+        ),
+        (
+            "fastcache_rebalance_p99_seconds",
+            "What the 99th of a hundred answers took of nodes that take part.",
+            told["pace"]["p99Ms"] / 1000,
+        ),
         ("fastcache_rebalance_given_up", "Moves of the last rebalance that were given up.", told["givenUp"]),
     ):
         yield GaugeMetricFamily(name, help_text, value)

@@ -8,6 +8,7 @@ moves.py.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -15,6 +16,7 @@ import msgspec
 from fastcache.health import compose, moves, pairs
 from fastcache.health.decide import Failure
 from fastcache.health.moves import FLIPPED, Decision, Limits, Row, Step, View
+from fastcache.health.pace import Pace
 from fastcache.health.replication import RefusedError
 from fastcache.health.resp import ErrorReply, pairs_of
 from fastcache.health.roles import Event, groups_of, mask_of, slots_in, text_of
@@ -48,12 +50,40 @@ class Orders(msgspec.Struct, forbid_unknown_fields=False):
     given_up: int = 0
     # With replication: first mains move, then copies follow to where the ring wants them.
     phase: Literal["mains", "copies"] = "mains"
+    # The budget: megabytes a second that one node may send, and what the 99th of a hundred answers of a node
+    # that takes part may take, ms. Zero for no limit.
+    megabytes: float = 0.0
+    p99_ms: float = 0.0
     # Copies of every slot, when that was changed here; negative: as the configuration says.
     replicas: int = -1
     # Nodes that have joined since and wait for slots.
     newcomers: list[str] = []
     # What keeps it from going on; empty when nothing does.
     waits: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much a node holds: keys, bytes of data, bytes in all and how many there may be (0: any)."""
+
+    keys: int = 0
+    bytes: int = 0
+    used: int = 0
+    most: int = 0
+
+
+def dip(moved: list[dict[str, Any]], sizes: Mapping[str, Size]) -> float:
+    """Which part of all data would have to go, for want of room at those who get it: data moves along."""
+    coming: dict[str, int] = {}
+    for one in moved:
+        coming[one["to"]] = coming.get(one["to"], 0) + one["bytes"]
+    going = sum(
+        min(max(sizes[name].used + more - sizes[name].most, 0), more)
+        for name, more in coming.items()
+        if sizes[name].most
+    )
+    there = sum(size.bytes for size in sizes.values())
+    return round(going / there, 4) if there else 0.0
 
 
 class Rebalance:
@@ -76,6 +106,9 @@ class Rebalance:
         # What is still to move, and from which placement on: it is asked for many times a second.
         self.left: tuple[object, object, list[Step]] = (None, None, [])
         self.stirred = asyncio.Event()
+        self.pace = Pace()
+        # What each node was told last.
+        self.paces: dict[str, int] = {}
 
     # --- what is kept -------------------------------------------------------------------------------
 
@@ -126,7 +159,13 @@ class Rebalance:
         settings = self.service.settings
         return moves.target(document, settings.replica_placement, settings.pairs)
 
-    def start(self, weights: dict[str, int] | None = None, replicas: int | None = None) -> None:
+    def start(
+        self,
+        weights: dict[str, int] | None = None,
+        replicas: int | None = None,
+        megabytes: float | None = None,
+        p99_ms: float | None = None,
+    ) -> None:
         """Give every node its share, nothing to those of weight 0; or change how many copies there are."""
         if replicas is not None:
             self.judge_replicas(replicas)
@@ -158,8 +197,8 @@ class Rebalance:
                 "keys_total": 0,
             }
         )
-        if replicas is not None:
-            fresh["replicas"] = replicas
+        budget = {"replicas": replicas, "megabytes": megabytes, "p99_ms": p99_ms}
+        fresh |= {name: value for name, value in budget.items() if value is not None}
         self.order(state="running", weights=wanted, phase="mains", newcomers=[], **fresh)
         told = {"weights": wanted} | ({} if replicas is None else {"replicas": replicas})
         self.service.replication.remember("rebalance-started", **told)
@@ -346,6 +385,7 @@ class Rebalance:
         if self.under_way:
             names = sorted({name for move in self.under_way for name in (move["from"], move["to"])})
             await asyncio.gather(*(self.hear(name) for name in names))
+            await self.keep_pace()
             decision = self.decided(self.service.document)
             await asyncio.gather(*(self.ask_to_keep(*one) for one in decision.ask_to_keep))
             if decision.events or decision.ask_to_keep:
@@ -421,9 +461,10 @@ class Rebalance:
 
     async def hear(self, name: str) -> None:
         """What a node says of its moves."""
-        record = self.service.registry.find(name, "node")
+        record, began = self.service.registry.find(name, "node"), time.monotonic()
         try:
             reply = await self.service.prober.tell(record.member, "FASTCACHE", "MOVES") if record else None
+            self.pace.note((time.monotonic() - began) * 1000)
         except (TimeoutError, OSError):
             reply = None
         for key in [key for key in self.rows if key[0] == name]:
@@ -431,6 +472,23 @@ class Rebalance:
         for told in reply if isinstance(reply, list) else ():
             move, row = moves.row_from(pairs_of(told))
             self.rows[name, move] = row
+
+    async def keep_pace(self) -> None:
+        """Tell givers how fast they may copy, whenever that changes."""
+        orders = self.orders
+        pace = self.pace.next(orders.megabytes * 1e6, orders.p99_ms)
+        givers = {move["from"] for move in self.under_way}
+        self.paces = {name: told for name, told in self.paces.items() if name in givers}
+        for name in sorted(givers):
+            record = self.service.registry.find(name, "node")
+            if record and self.paces.get(name, 0) != pace and not self.service.stopping.is_set():
+                words = ("FASTCACHE", "MOVE", "PACE", str(pace))
+                try:
+                    reply = await self.service.prober.tell(record.member, *words)
+                except (TimeoutError, OSError):
+                    continue
+                if not isinstance(reply, ErrorReply):
+                    self.paces[name] = pace
 
     async def ask_to_keep(self, giver: str, move: str) -> None:
         """Have a giver keep slots whose taker has fallen, unless they were handed over already."""
@@ -462,12 +520,12 @@ class Rebalance:
         held: dict[str, int] = {}
         for main in moves.mains_of(document).values():
             held[main] = held.get(main, 0) + 1
-        names = sorted({step.giver for step in found})
+        names = sorted({name for step in found for name in (step.giver, step.taker)})
         sizes = dict(zip(names, await asyncio.gather(*(self.size(name) for name in names)), strict=True))
         told: list[dict[str, Any]] = []
         for step in found:
             part = len(step.slots) / held[step.giver]
-            keys, size = sizes[step.giver]
+            keys, size = sizes[step.giver].keys, sizes[step.giver].bytes
             told.append(
                 {
                     "from": step.giver,
@@ -486,6 +544,7 @@ class Rebalance:
             "keys": sum(one["keys"] for one in told),
             "bytes": sum(one["bytes"] for one in told),
             "seconds": round(slots / self.rate(), 1),
+            "hitRateDip": dip(told, sizes),
         }
 
     def copies_planned(self, document: Document, target: Mapping[int, str]) -> int:
@@ -516,19 +575,29 @@ class Rebalance:
             return max(orders.slots_moved / spent, 1.0)
         return USUAL_SLOTS_A_SECOND
 
-    async def size(self, name: str) -> tuple[int, int]:
-        """Keys of a node and the bytes of its data, as it says; zero when it does not."""
+    async def size(self, name: str) -> Size:
+        """How much a node holds, as it says; nothing when it does not."""
         record = self.service.registry.find(name, "node")
         if record is None:
-            return 0, 0
+            return Size()
         try:
             keys = await self.service.prober.tell(record.member, "DBSIZE")
             memory = await self.service.prober.tell(record.member, "INFO", "memory")
         except (TimeoutError, OSError):
-            return 0, 0
-        fields = memory.decode(errors="replace").splitlines() if isinstance(memory, bytes) else []
-        size = next((int(one.split(":")[1]) for one in fields if one.startswith("used_memory_dataset:")), 0)
-        return (keys if isinstance(keys, int) else 0), size
+            return Size()
+        lines = memory.decode(errors="replace").splitlines() if isinstance(memory, bytes) else []
+        fields = dict(line.split(":", 1) for line in lines if ":" in line)
+
+        def figure(name: str) -> int:
+            text = fields.get(name, "0")
+            return int(text) if text.isdecimal() else 0
+
+        return Size(
+            keys=keys if isinstance(keys, int) else 0,
+            bytes=figure("used_memory_dataset"),
+            used=figure("used_memory"),
+            most=figure("maxmemory"),
+        )
 
     def told(self) -> dict[str, Any]:
         """How far it is, for people and their tools."""
@@ -560,6 +629,11 @@ class Rebalance:
             "seconds": round((orders.finished or now) - orders.started, 1) if orders.started else 0.0,
             "secondsLeft": round(left / self.rate(), 1) if active else 0.0,
             "weights": orders.weights,
+            "budget": {"megabytesPerSecond": orders.megabytes, "p99Ms": orders.p99_ms},
+            "pace": {
+                "megabytesPerSecond": round(self.pace.now / 1e6, 2),
+                "p99Ms": round(self.pace.p99(), 2),
+            },
             "phase": orders.phase,
             "replicas": self.replicas,
             "copiesLeft": self.copies_left() if active and self.service.replication.on else 0,

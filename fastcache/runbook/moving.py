@@ -153,9 +153,12 @@ def moving_steps(hands: Hands, told: dict[str, Any], weights: dict[str, int]) ->
     for one in told["moves"]:
         pair = (one["from"], one["to"])
         by_pair[pair] = by_pair.get(pair, 0) + one["slots"]
-    if not by_pair:
+    parts = [f"{count} slots from {giver} to {taker}" for (giver, taker), count in by_pair.items()]
+    if copies := told.get("copies"):
+        parts.append(f"{copies} copies of slots are made anew")
+    if not parts:
         return ()
-    says = ", ".join(f"{count} slots from {giver} to {taker}" for (giver, taker), count in by_pair.items())
+    says = ", ".join(parts)
     return (Step("move slots", says, lambda: moved(hands, weights)),)
 
 
@@ -183,7 +186,8 @@ def moved(hands: Hands, weights: dict[str, int]) -> str:
             raise FastCacheError("somebody has cancelled it", "what has moved stays where it is")
         if told["state"] != "running" and not told["moves"]:
             break
-        far = (told["slotsMoved"], told["slotsLeft"], [one["copied"] for one in told["moves"]])
+        copied = [one["copied"] for one in told["moves"]]
+        far = (told["slotsMoved"], told["slotsLeft"], told.get("copiesLeft"), copied)
         if far != last:
             last, since = far, hands.now()
         waits = f" ({told['waits']})" if told.get("waits") else ""
@@ -221,7 +225,14 @@ def answering(hands: Hands, ask: Callable[[], Any]) -> Any:
 def empty(hands: Hands, names: Iterable[str]) -> str:
     """Whoever leaves must hold nothing."""
     wanted = set(names)
-    held = sorted({row["main"] for row in hands.http("GET", "/topology")["slots"] if row["main"] in wanted})
+    held = sorted(
+        {
+            name
+            for row in hands.http("GET", "/topology")["slots"]
+            for name in (row["main"], *row.get("replicas", ()), *row.get("learners", ()))
+            if name in wanted
+        }
+    )
     if held:
         raise FastCacheError(
             f"{', '.join(held)} still hold slots", "'fastcache rebalance status' tells what they wait for"

@@ -57,8 +57,8 @@ pub const COMMANDS: &[Command] = &[Command {
             ..sub("moves", super::replicate::moves, 2, flag::ADMIN | flag::LOADING | flag::STALE)
         },
         Command {
-            summary: "Has the node keep the slots of a move that it has not handed over yet.",
-            syntax: "KEEP move",
+            summary: "Has the node keep the slots of a move that it has not handed over yet, or limits how fast moves copy.",
+            syntax: "KEEP move | PACE bytes-a-second",
             ..sub("move", super::replicate::keep, 4, flag::ADMIN | flag::LOADING | flag::STALE)
         },
         Command {

@@ -74,6 +74,12 @@ pub fn moves(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
 
 /// See [`moves`].
 pub fn keep(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
+    if args.is(2, "PACE") {
+        let bytes = u64::try_from(args.integer(3)?).map_err(|_| Fault::NOT_INTEGER)?;
+        replication::moves::pace(ctx.engine, bytes)?;
+        ctx.out.ok();
+        return Ok(());
+    }
     if !args.is(2, "KEEP") {
         return Err(Fault::SYNTAX);
     }

@@ -70,6 +70,41 @@ pub struct Moves {
     pub(super) due: SlotSet,
 }
 
+/// How fast the copies of moves may be sent: bytes in a second, so that those who ask for something else are served.
+#[derive(Default)]
+pub struct Pace {
+    /// Zero for no limit.
+    pub bytes_a_second: u64,
+    /// What may be sent now; more than a tenth of a second's is not saved up.
+    left: i64,
+    /// When that was worked out, us of the steady clock.
+    at: u64,
+}
+
+impl Pace {
+    /// Share what may be copied now out to the moves that copy.
+    pub fn allow(&mut self, sources: &mut [Source], now: u64) {
+        let copies = |source: &Source| !source.moves.is_empty() && !source.whole;
+        if self.bytes_a_second == 0 {
+            sources.iter_mut().filter(|source| copies(source)).for_each(|source| source.allowance = None);
+            return;
+        }
+        let fresh = u128::from(self.bytes_a_second) * u128::from(now.saturating_sub(self.at)) / 1_000_000;
+        let most = (self.bytes_a_second / 10).max(1) as i64;
+        self.left = self.left.saturating_add(i64::try_from(fresh).unwrap_or(most)).min(most);
+        self.at = now;
+        let among = sources.iter().filter(|source| copies(source)).count() as i64;
+        for source in sources.iter_mut().filter(|source| copies(source)) {
+            source.allowance = Some(self.left / among.max(1));
+        }
+    }
+
+    /// Take away what was copied since it was allowed.
+    pub fn spend(&mut self, allowed: i64, left: i64) {
+        self.left -= allowed - left;
+    }
+}
+
 /// A move of which everything has come.
 struct Taken {
     /// When, ms of the steady clock.
@@ -78,8 +113,9 @@ struct Taken {
     open: bool,
 }
 
-/// So long the former main, now a replica, may take to say that it has everything, ms, before requests are let in.
-const OPENING_MS: u64 = 500;
+/// So long the former main, now a replica, may take to say that it has everything, ms, before requests are let in. When
+/// it has fallen, the topology says so before.
+const OPENING_MS: u64 = 2000;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Given {
@@ -237,6 +273,13 @@ pub fn keep(engine: &mut Engine, id: &str) -> Done {
         Given::Sent | Given::Arrived => return Err(Fault::new("SENT the slots of that move were handed over")),
     }
     replication.sources.iter_mut().filter(|source| source.moves == id).for_each(|source| source.hands_over = None);
+    Ok(())
+}
+
+/// FASTCACHE MOVE PACE: how many bytes of copies moves may send in a second; zero for no limit.
+pub fn pace(engine: &mut Engine, bytes_a_second: u64) -> Done {
+    let none = || Fault::new("GONE this node takes part in no move");
+    engine.replication.as_mut().ok_or_else(none)?.pace.bytes_a_second = bytes_a_second;
     Ok(())
 }
 

@@ -258,3 +258,32 @@ fn what_has_moved_away_is_dropped_when_the_move_is_over_and_not_before() {
     }
     assert_eq!(pair.giver.engine.store.len_of_slot(crate::slot::slot_of(b"k1")), 0);
 }
+
+#[test]
+fn a_move_copies_no_faster_than_it_is_told_and_ends_all_the_same() {
+    let mut pair = Pair::new(11);
+    let long = "x".repeat(10_000);
+    (0..100).for_each(|number| drop(pair.ask(&["SET", &format!("k{number}"), &long])));
+    let copying = document(2, "a", "copying");
+    pair.give(&copying);
+    pair.take(&copying);
+    assert_eq!(pair.connect(), None);
+    moves::pace(&mut pair.giver.engine, 500_000).unwrap();
+    let (began, mut turns) = (pair.now, 0);
+    loop {
+        let replication = pair.giver.engine.replication.as_mut().unwrap();
+        if replication.sources[0].whole {
+            break;
+        }
+        replication.pace.allow(&mut replication.sources, pair.now * 1000);
+        let allowed = replication.sources[0].allowance.unwrap();
+        pair.turn();
+        let replication = pair.giver.engine.replication.as_mut().unwrap();
+        let left = replication.sources[0].allowance.unwrap();
+        replication.pace.spend(allowed, left);
+        turns += 1;
+        assert!(turns < 10_000, "it ends");
+    }
+    let seconds = (pair.now - began) as f64 / 1000.0;
+    assert!(seconds > 1.8, "a megabyte takes two seconds, not {seconds}");
+}

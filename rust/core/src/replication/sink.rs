@@ -51,6 +51,8 @@ pub struct Sink {
     based: bool,
     /// Slots that came to the others later and are not here yet.
     pub lacking: SlotSet,
+    /// Slots that we are to follow no more, and do until the main says that it does not count on us for them.
+    pub lingering: SlotSet,
     /// Slots that the main counts on us for no more; those that it owes us before we have heard why.
     released: SlotSet,
     offered: SlotSet,
@@ -139,6 +141,7 @@ impl Sink {
             copied: 0,
             based: false,
             lacking: SlotSet::default(),
+            lingering: SlotSet::default(),
             released: SlotSet::default(),
             offered: SlotSet::default(),
             completed: 0,
@@ -184,8 +187,8 @@ impl Sink {
             }
             Frame::Copy { slot, first, entries } => {
                 if !self.slots.contains(slot) {
-                    // Either it has just gone, and the main hears of it soon, or this is nonsense.
-                    return Ok(());
+                    // The main takes what we told of it before for what we want now: it must not count on it.
+                    return Err(format!("slot {slot} does not belong to this stream"));
                 }
                 if first {
                     self.arriving = Some(Arriving::new(slot, engine.store.len_of_slot(slot) == 0));
@@ -193,6 +196,9 @@ impl Sink {
                 self.apply(engine, entries)?;
             }
             Frame::Copied { slot, .. } => {
+                if !self.slots.contains(slot) {
+                    return Err(format!("slot {slot} does not belong to this stream"));
+                }
                 self.copied += 1;
                 self.completed += 1;
                 self.lacking.remove(slot);
@@ -219,8 +225,11 @@ impl Sink {
                 self.offered.subtract(&slots);
                 self.telling.subtract(&slots);
                 self.lacking.add(&slots.common(&self.slots));
-                self.whole &= self.lacking.is_empty();
                 self.released.add(&slots);
+                self.slots.subtract(&slots.common(&self.lingering));
+                self.lingering.subtract(&slots);
+                self.lacking = self.lacking.common(&self.slots);
+                self.whole &= self.lacking.is_empty();
             }
             Frame::Final { seq } if !self.moves.is_empty() && self.whole => {
                 self.seq = self.seq.max(seq);
@@ -358,7 +367,8 @@ impl Sink {
     }
 
     /// Our slots are these from now on.
-    pub fn resize(&mut self, slots: SlotSet) {
+    pub fn resize(&mut self, slots: SlotSet, lingering: SlotSet) {
+        self.lingering = lingering;
         let (fresh, gone) = (slots.without(&self.slots), self.slots.without(&slots));
         self.released.subtract(&fresh);
         self.lacking.subtract(&gone);
@@ -389,6 +399,9 @@ impl Sink {
     pub fn lost(&mut self, now_ms: u64) {
         self.token = None;
         self.begun = false;
+        self.slots.subtract(&self.lingering);
+        self.lacking.subtract(&self.lingering);
+        self.lingering = SlotSet::default();
         self.telling = SlotSet::default();
         self.arriving = None;
         self.applier.abandon_group();

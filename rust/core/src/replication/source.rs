@@ -61,6 +61,8 @@ pub struct Source {
     later: Vec<(u16, Option<u64>)>,
     /// What is to be said first: which slots came and went.
     news: Vec<u8>,
+    /// Bytes that may be copied now, where that is limited.
+    pub allowance: Option<i64>,
     /// Whether it had everything once; since then only slots that came later may be missing. Whether any did.
     pub based: bool,
     grew: bool,
@@ -115,6 +117,7 @@ impl Source {
             withheld: SlotSet::default(),
             later: Vec::new(),
             news: Vec::new(),
+            allowance: None,
             based: whole,
             grew: false,
             began: now,
@@ -137,11 +140,14 @@ impl Source {
         out.append(&mut self.news);
         self.send_tail(tail, out, now)?;
         let mut entries = 0;
-        while !self.whole && out.len() < ROOM && entries < ENTRIES_IN_A_TURN {
+        while !self.whole && out.len() < ROOM && entries < ENTRIES_IN_A_TURN && self.may_copy() {
             let before = out.len();
             let Some(seen) = self.copy_some(tail, store, out, now) else { break };
             entries += seen;
             self.bytes += (out.len() - before) as u64;
+            if let Some(allowance) = &mut self.allowance {
+                *allowance -= (out.len() - before) as i64;
+            }
         }
         if self.handed.is_none() && self.settled() && self.hands_over.is_some_and(|last| self.acked >= last) {
             // We serve these slots no more, so nothing can follow; and should this get lost, nothing is missing.
@@ -153,7 +159,11 @@ impl Source {
 
     /// Whether there is something to be copied at once.
     pub fn hurries(&self) -> bool {
-        !self.whole && (self.walk.is_some() || !self.due.is_empty())
+        !self.whole && (self.walk.is_some() || !self.due.is_empty()) && self.may_copy()
+    }
+
+    fn may_copy(&self) -> bool {
+        self.allowance.is_none_or(|allowance| allowance > 0)
     }
 
     fn send_tail(&mut self, tail: &Tail, out: &mut Vec<u8>, now: u64) -> Result<(), Lost> {

@@ -12,7 +12,7 @@ use crate::net::{Stream, connect};
 use crate::replication::frames::Frame;
 use crate::replication::sink::Greeting;
 use crate::replication::source::{HEARTBEAT_MS, ROOM};
-use crate::replication::{self, Role, SILENCE_MS, strict};
+use crate::replication::{self, Replication, Role, SILENCE_MS, strict};
 use crate::resp::Args;
 use std::time::Duration;
 
@@ -99,15 +99,22 @@ impl EventLoop {
         let bound = self.engine.settings.number(Name::max_unreplicated_ms) as u64;
         replication.note_lag(self.engine.tail.seq(), now / 1000, bound);
         let mut fed = Vec::new();
-        for source in &mut replication.sources {
+        let Replication { sources, pace, counts, .. } = &mut *replication;
+        pace.allow(sources, now);
+        for source in sources {
             let Some(client) = self.engine.clients.get_mut(source.token) else { continue };
             let before = client.pending.len();
             if before >= ROOM {
                 continue;
             }
-            if source.pump(&mut self.engine.tail, &self.engine.store, &mut client.pending, now).is_err() {
+            let allowed = source.allowance;
+            let pumped = source.pump(&mut self.engine.tail, &self.engine.store, &mut client.pending, now);
+            if let (Some(allowed), Some(left)) = (allowed, source.allowance) {
+                pace.spend(allowed, left);
+            }
+            if pumped.is_err() {
                 // Too slow for the records that are kept: it begins anew.
-                replication.counts.shed += 1;
+                counts.shed += 1;
                 client.dead = true;
                 fed.push(source.token);
             } else if client.pending.len() > before {
