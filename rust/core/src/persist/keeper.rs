@@ -236,7 +236,6 @@ impl Keeper {
             self.wanted = true;
             return;
         }
-        engine.gate.disk = (journal.force() == Force::Always).then(|| journal.safe());
         let failing = journal.shared.failing.load(Ordering::Acquire);
         let error = || journal.shared.error.lock().map_or_else(|_| String::new(), |error| error.clone());
         let limit = engine.settings.number(Name::log_delay_limit) as u64;
@@ -253,6 +252,16 @@ impl Keeper {
         } else {
             None
         };
+        if journal.force() == Force::Always {
+            // While writes are refused there is nothing to be promised, so reads need not wait: but whoever waits for a
+            // write that is not on disk must not be told that it is.
+            engine.gate.disk = self.refusal.is_none().then(|| journal.safe());
+            if self.refusal.is_some() {
+                cut_off(engine, journal.safe());
+            }
+        } else {
+            engine.gate.disk = None;
+        }
         if failing != self.was_failing {
             self.was_failing = failing;
             if failing {
@@ -511,6 +520,21 @@ fn waker(engine: &Engine) -> Wake {
     match engine.errands.clone() {
         Some(errands) => Box::new(move || errands(Box::new(|_| {}))),
         None => Box::new(|| {}),
+    }
+}
+
+/// Close the connections of those who wait for more than is safe: what became of their writes nobody can say.
+fn cut_off(engine: &mut Engine, safe: u64) {
+    if engine.gate.waiting.back().is_none_or(|&(number, _)| number <= safe) {
+        return;
+    }
+    let late: Vec<Token> = engine.gate.waiting.iter().filter(|(number, _)| *number > safe).map(|&(_, it)| it).collect();
+    engine.gate.waiting.retain(|&(number, _)| number <= safe);
+    for token in late {
+        if let Some(client) = engine.clients.get_mut(token) {
+            client.withheld.retain(|&(number, _)| number <= safe);
+        }
+        engine.kill(token);
     }
 }
 

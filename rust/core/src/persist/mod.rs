@@ -9,6 +9,8 @@
 //! copy waits, or writes are refused. A node whose `dir` is not set keeps nothing and has none of this.
 
 #[cfg(test)]
+mod bad_disks;
+#[cfg(test)]
 mod crashes;
 pub mod disk;
 pub mod dump;
