@@ -20,7 +20,8 @@ def serve(path: Path) -> NoReturn:
 
 def name(node: config.NodeConfiguration) -> str:
     """What the process list and the log call this node."""
-    return f"node-{node.get('port')}"
+    # Where there is no plain port, that of TLS.
+    return f"node-{node.get('tls-port') if node.get('port') == '0' else node.get('port')}"
 
 
 def check(path: Path) -> str:

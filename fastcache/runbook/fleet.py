@@ -108,6 +108,12 @@ def fleet_of(text: str, environment: str) -> Fleet:
             "for the lab run 'make fleet'; for hosts of your own copy inventories/production",
         )
 
+    if told.get("tls"):
+        raise UsageError(
+            f"{told['cluster']} speaks TLS, and the runbook does not yet",
+            "use the playbooks themselves (docs/fleet.md)",
+        )
+
     def members(kind: Kind, listed: str) -> tuple[Member, ...]:
         return tuple(
             Member(kind, one["name"], one["host"], one["address"], int(one["port"]), one["rack"])

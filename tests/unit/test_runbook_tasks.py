@@ -263,3 +263,10 @@ def test_an_inventory_without_hosts_says_what_to_do() -> None:
     with pytest.raises(FastCacheError) as caught:
         fleet_of('{"cluster": "lab", "hosts": {}}', "lab")
     assert "make fleet" in caught.value.hint
+
+
+def test_a_cluster_under_tls_is_told_to_be_beyond_the_runbook() -> None:
+    host = {"address": "a", "port": 22, "user": "", "become": True, "key": "", "arguments": ""}
+    told = {"cluster": "lab", "tls": True, "hosts": {"h1": {**host, "connection": "ssh"}}}
+    with pytest.raises(UsageError, match="speaks TLS, and the runbook does not"):
+        fleet_of(json.dumps(told), "lab")
