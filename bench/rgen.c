@@ -27,7 +27,7 @@
 
 enum { LONGEST_US = 1000000, EVENTS = 1024, KEYS_OF_MGET = 10 };
 
-static const char *host = "127.0.0.1", *operation = "set";
+static const char *host = "127.0.0.1", *operation = "set", *key_name = "key";
 static int port = 6379, connections = 50, pipeline = 1, value_len = 64, ttl = 0, in_order = 0;
 static long keyspace = 100000, most_operations = 0;
 static double seconds = 2, warm_up = 0.2, rate = 0;
@@ -76,28 +76,28 @@ static size_t render(char *out, long number) {
     }
     if (!strcmp(operation, "setwait")) {
         // A write, and its wait for a replica: one operation of two replies.
-        p = bulk(key_of(word(p + sprintf(p, "*3\r\n"), "SET"), "key", number), value, value_len);
+        p = bulk(key_of(word(p + sprintf(p, "*3\r\n"), "SET"), key_name, number), value, value_len);
         p = word(word(word(p + sprintf(p, "*3\r\n"), "WAIT"), "1"), "0");
     } else if (!strcmp(operation, "set")) {
         p += sprintf(p, ttl ? "*5\r\n" : "*3\r\n");
-        p = bulk(key_of(word(p, "SET"), "key", number), value, value_len);
+        p = bulk(key_of(word(p, "SET"), key_name, number), value, value_len);
         if (ttl) {
             sprintf(text, "%d", ttl);
             p = word(word(p, "EX"), text);
         }
     } else if (!strcmp(operation, "get")) {
-        p = key_of(word(p + sprintf(p, "*2\r\n"), "GET"), "key", number);
+        p = key_of(word(p + sprintf(p, "*2\r\n"), "GET"), key_name, number);
     } else if (!strcmp(operation, "incr")) {
         p = key_of(word(p + sprintf(p, "*2\r\n"), "INCR"), "ctr", number);
     } else if (!strcmp(operation, "lpush")) {
         p = bulk(word(word(p + sprintf(p, "*3\r\n"), "LPUSH"), "mylist"), value, value_len);
     } else if (!strcmp(operation, "hset")) {
-        p = key_of(word(word(p + sprintf(p, "*4\r\n"), "HSET"), "myhash"), "key", number);
+        p = key_of(word(word(p + sprintf(p, "*4\r\n"), "HSET"), "myhash"), key_name, number);
         p = bulk(p, value, value_len);
     } else if (!strcmp(operation, "zadd")) {
         sprintf(text, "%012llu", (unsigned long long)(next_random() % 1000000000));
         p = word(word(word(p + sprintf(p, "*4\r\n"), "ZADD"), "myzset"), text);
-        p = key_of(p, "key", number);
+        p = key_of(p, key_name, number);
     } else if (!strcmp(operation, "ping")) {
         p = word(p + sprintf(p, "*1\r\n"), "PING");
     } else if (!strcmp(operation, "mget")) {
@@ -288,7 +288,7 @@ static void report(double end) {
 
 int main(int argc, char **argv) {
     int option;
-    while ((option = getopt(argc, argv, "h:p:c:P:d:r:t:w:T:n:x:R:s")) != -1) switch (option) {
+    while ((option = getopt(argc, argv, "h:p:c:P:d:r:t:w:T:n:x:R:k:s")) != -1) switch (option) {
         case 'h': host = optarg; break;
         case 'p': port = atoi(optarg); break;
         case 'c': connections = atoi(optarg); break;
@@ -301,6 +301,7 @@ int main(int argc, char **argv) {
         case 'n': most_operations = atol(optarg); break;
         case 'x': ttl = atoi(optarg); break;
         case 'R': rate = atof(optarg); break;
+        case 'k': key_name = optarg; break;
         case 's': in_order = 1; break;
         default: return 2;
         }

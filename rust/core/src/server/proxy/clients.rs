@@ -201,6 +201,10 @@ impl EventLoop {
             return;
         }
         if row.name == "tracking" && args.is(2, "ON") && !queues {
+            if !self.crew.is_alone() && (3..args.len()).any(|at| args.is(at, "REDIRECT")) {
+                let text = "ERR REDIRECT is not possible through a proxy with several workers: use RESP3";
+                return self.answer_error(lane, &Fault::new(text));
+            }
             self.answer_aside(client, args);
             return match &client.tracking {
                 Some(tracking) if tracking.broadcast && self.reply.bytes().starts_with(b"+") => {

@@ -755,6 +755,7 @@ impl EventLoop {
         self.waiting.is_empty()
             && self.jobs.is_empty()
             && !self.failing_over
+            && self.next_tune > 0
             && self.engine.paused.is_none()
             && self.upstreams.iter().flatten().all(|upstream| upstream.is_at_rest())
     }
