@@ -790,7 +790,9 @@ impl EventLoop {
         if !self.waiting.is_empty() {
             self.try_waiting();
         }
-        if self.failing_over && self.waiting.is_empty() {
+        // What was sent over a connection that does not stand yet may be back in a moment.
+        let trying = |upstream: &Upstream| !upstream.connected && !upstream.expected.is_empty();
+        if self.failing_over && self.waiting.is_empty() && !self.upstreams.iter().flatten().any(|one| trying(one)) {
             self.failing_over = false;
             self.announce_maintenance("FAILED_OVER", None);
         }
