@@ -51,7 +51,7 @@ class Besides(threading.Thread):
 
 def tag_of(owner: int, first: int, directory: Path) -> str:
     """A tag whose slot is this node's."""
-    slots = {}
+    slots: dict[int, str] = {}
     for group in json.loads(with_sockets(first, directory))["slots"]:
         for part in group["ranges"].split(","):
             low, _, high = part.partition("-")
