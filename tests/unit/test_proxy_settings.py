@@ -43,7 +43,7 @@ def test_a_proxy_that_is_told_its_address_registers_itself() -> None:
     [
         ({"helth": "http://a:1"}, "no setting 'helth'"),
         ({"maxmemory": "1mb", "health": "http://a:1"}, "no setting 'maxmemory'"),
-        ({"health": "https://a:1"}, "must be http://HOST:PORT"),
+        ({"health": "ftp://a:1"}, "must be http://HOST:PORT"),
         ({"nodes": ["n1"]}, "must be NAME=HOST:PORT"),
         ({"nodes": ["n1=a:1", "n1=b:1"]}, "n1"),
         ({"port": 99999, "health": "http://a:1"}, "port"),
