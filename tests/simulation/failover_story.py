@@ -83,6 +83,9 @@ def plan_faults(world: World, kinds: Sequence[str]) -> int:
     """Draw what goes wrong, and when. How much of each differs from story to story."""
     dice = world.dice
     kinds = kinds or dice.sample(KINDS, 4)
+    if not {"crash", "heir"} & set(kinds):
+        # Nobody loses his memory, so nobody need be waited for.
+        world.replace_after = 3.0
     at, count = BEGINS, 0
     while at < ENDS - 0.5:
         world.at(at, fault(world, dice.choice(kinds)))
@@ -144,7 +147,6 @@ def crash_the_heir(world: World, seconds: float) -> None:
         return
     slot, rest = next(iter(slots_in(group.ranges))), world.dice.uniform(0.0, 0.4)
     until = world.now + 2.5
-    # Shorter than `replace_after`: who is away for longer is given up, and with it what it alone may hold.
     world.crash(group.main, 2.0 + seconds / 5)
 
     def look() -> None:

@@ -81,6 +81,8 @@ class World:
         self.published: dict[int, Document] = {}
         self.saved: dict[int, Document] = {}
         self.copies = copies
+        # Who is away for longer is given up, and with it what it alone may hold.
+        self.replace_after = 20.0
         self.store = Store(fenced=mutant != "store-not-fenced")
         self.nodes = {name: self.node_type(self, name) for name in "abcde"[:nodes]}
         self.services = [self.service(f"h{number}") for number in range(services)]
@@ -323,7 +325,7 @@ class Service:
             self.evidence.grants(self.document["epoch"]),
             strict=True,
             copies=self.world.copies,
-            replace_after=3.0,
+            replace_after=self.world.replace_after,
             patience=0.25,
             # Longer than the slowest copy of a slot, shorter than that of all.
             resync_patience=0.7,

@@ -28,7 +28,7 @@ CAUGHT_BY = [
     ("announce-before-save", ["service", "crash"], 33),
     ("copy-over-replica", ["heir"], 3),
     ("dirty-reads", ["isolate"], 2),
-    ("joined-in-one-step", ["heir", "pause", "cut"], 60),
+    ("filled-before-confirmed", ["heir", "cut"], 3),
     ("store-not-fenced", ["service-pause", "unseen"], 56),
 ]
 
