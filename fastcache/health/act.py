@@ -393,7 +393,11 @@ class Service:
         self.compose_seconds = time.process_time() - began
         stored = Stored(fresh.epoch, fresh.body, members, self.rebalance.saved())
         self.rebalance.unsaved = False
-        await self.in_thread(self.store.save, stored, self.saved)
+        try:
+            await self.in_thread(self.store.save, stored, self.saved)
+        except BaseException:
+            self.rebalance.unsaved = True
+            raise
         self.saved = fresh.epoch
         if admitting:
             self.admit = False

@@ -479,8 +479,11 @@ class Face:
         told = await body(request, Weighing)
         try:
             self.service.rebalance.start(told.weights, told.replicas, told.megabytes_per_second, told.p99_ms)
+            await self.service.rebalance.saved_orders()
         except RefusedError as error:
             raise HTTPException(409, str(error)) from None
+        except DeposedError as error:
+            raise HTTPException(503, str(error), {"Retry-After": "1"}) from None
         return json(self.service.rebalance.told(), 202)
 
     async def rebalance_order(self, request: Request) -> Response:
@@ -492,8 +495,11 @@ class Face:
             raise HTTPException(404, "it is one of plan, start, pause, resume, cancel")
         try:
             verb()
+            await work.saved_orders()
         except RefusedError as error:
             raise HTTPException(409, str(error)) from None
+        except DeposedError as error:
+            raise HTTPException(503, str(error), {"Retry-After": "1"}) from None
         return json(work.told())
 
     def pause(self, wanted: bool) -> Handler:

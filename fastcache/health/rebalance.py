@@ -20,6 +20,7 @@ from fastcache.health.pace import Pace
 from fastcache.health.replication import RefusedError
 from fastcache.health.resp import ErrorReply, pairs_of
 from fastcache.health.roles import Event, groups_of, mask_of, slots_in, text_of
+from fastcache.health.store import DeposedError
 from fastcache.model import Health
 
 if TYPE_CHECKING:
@@ -129,6 +130,15 @@ class Rebalance:
         self.since = max(self.service.saved, self.service.epoch) + 1
         self.service.touch()
         self.stirred.set()
+
+    async def saved_orders(self, seconds: float = 5.0) -> None:
+        """Wait until the orders are saved: one that was accepted outlives whoever leads."""
+        deadline = time.monotonic() + seconds
+        while self.service.saved < self.since:
+            if not self.service.leading or time.monotonic() > deadline:
+                raise DeposedError("the order could not be saved; ask again")
+            self.service.touch()
+            await asyncio.sleep(0.02)
 
     # --- what is asked for --------------------------------------------------------------------------
 

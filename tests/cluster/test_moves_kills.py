@@ -116,7 +116,7 @@ class Cluster:
             {"id": name, "host": "127.0.0.1", "port": self.nodes.port(name), "weight": 100 * (name != "d")}
             for name in NAMES
         ]
-        extra = {"store": "etcd", "etcd-endpoint": store, "lease": 2.0} if store else {}
+        extra = {"store": "etcd", "etcd-endpoint": store} if store else {}
         self.services = [
             HealthProcess(
                 directory / f"health{port}", port, **PACE, **extra, **{"move-slots": 4096}, nodes=listed

@@ -203,19 +203,6 @@ fn wanted(membership: &Membership) -> BTreeMap<(u16, String), SlotSet> {
     wanted
 }
 
-/// Slots that a sink goes on with besides those it is to have, because their main is the same and may still count on us
-/// for them; and all of them together.
-fn lingered(membership: &Membership, sink: &Sink, slots: &SlotSet) -> (SlotSet, SlotSet) {
-    let main = membership.document.index_of(&sink.main);
-    let gone = sink.slots.without(slots).without(sink.released());
-    let same = |slot: &u16| sink.token.is_some() && Some(membership.document.main(*slot)) == main;
-    let moving = |slot: &u16| membership.moves.iter().any(|one| one.incoming && one.slots.contains(*slot));
-    let lingering: SlotSet = gone.iter().filter(same).filter(|slot| !moving(slot)).collect();
-    let mut all = slots.clone();
-    all.add(&lingering);
-    (lingering, all)
-}
-
 /// Begin and end streams as the topology in force says.
 pub fn reconcile(engine: &mut Engine, before: Option<&Membership>) {
     let Some(membership) = engine.membership.take() else { return };
@@ -226,21 +213,14 @@ pub fn reconcile(engine: &mut Engine, before: Option<&Membership>) {
     let mut wanted = wanted(&membership);
     // What we gave up is kept until the move is over.
     let given = membership.moves.iter().filter(|one| one.flipped && !one.incoming).flat_map(|one| one.slots.iter());
-    let mut passive: SlotSet =
+    let passive: SlotSet =
         wanted.values().flat_map(SlotSet::iter).filter(|&slot| !membership.own.contains(slot)).chain(given).collect();
     replication.moves.reconcile(before, &membership, engine.tail.seq());
     let name = |index: u16| membership.document.nodes()[usize::from(index)].id.clone();
     let mut kept = Vec::new();
     for mut sink in std::mem::take(&mut replication.sinks) {
         let main = membership.document.index_of(&sink.main);
-        let mut slots = main.and_then(|main| wanted.remove(&(main, sink.moves.clone())));
-        let mut lingering = SlotSet::default();
-        if sink.moves.is_empty() && membership.in_force && membership.replicates() {
-            let (more, all) = lingered(&membership, &sink, slots.as_ref().unwrap_or(&lingering));
-            if !more.is_empty() && sink.may_become(&all) {
-                (lingering, slots) = (more, Some(all));
-            }
-        }
+        let slots = main.and_then(|main| wanted.remove(&(main, sink.moves.clone())));
         match slots {
             _ if !sink.moves.is_empty() && slots.is_none() => {
                 ended.extend(sink.token.take());
@@ -250,14 +230,14 @@ pub fn reconcile(engine: &mut Engine, before: Option<&Membership>) {
                     replication.promised = replication.promised.max(sink.promised);
                 }
             }
-            Some(slots) if slots == sink.slots && lingering == sink.lingering => kept.push(sink),
-            Some(slots) if sink.moves.is_empty() && sink.may_become(&slots) => {
+            Some(slots) if slots == sink.slots => kept.push(sink),
+            Some(slots) if sink.moves.is_empty() && sink.may_become(&slots, &membership.own) => {
                 let unsaid = sink.slots.without(&slots).without(sink.released()).common(&membership.own);
                 if !unsaid.is_empty() {
                     taken.add(&unsaid);
                     replication.promised = replication.promised.max(sink.promised);
                 }
-                sink.resize(slots, lingering);
+                sink.resize(slots);
                 kept.push(sink);
             }
             other => {
@@ -274,7 +254,6 @@ pub fn reconcile(engine: &mut Engine, before: Option<&Membership>) {
         }
     }
     kept.extend(wanted.into_iter().map(|((main, moves), slots)| Sink::new(&name(main), &moves, slots)));
-    kept.iter().for_each(|sink| passive.add(&sink.lingering.without(&membership.own)));
     replication.sinks = kept;
 
     let mut sources = Vec::new();
@@ -502,8 +481,6 @@ pub fn gone(engine: &mut Engine, token: Token, role: Role, now: u64) {
             if let Some(sink) = replication.sinks.iter_mut().find(|sink| sink.token == Some(token)) {
                 sink.lost(now);
                 replication.counts.broken += 1;
-                // What it went on with only until the main knew better is over.
-                replication.sinks.retain(|sink| !sink.slots.is_empty());
             }
         }
     }

@@ -115,7 +115,7 @@ struct Taken {
 
 /// So long the former main, now a replica, may take to say that it has everything, ms, before requests are let in. When
 /// it has fallen, the topology says so before.
-const OPENING_MS: u64 = 2000;
+const OPENING_MS: u64 = 10_000;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Given {

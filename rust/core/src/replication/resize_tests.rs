@@ -108,17 +108,13 @@ impl Pair {
         let engine = &mut self.replica.engine;
         let mut replication = engine.replication.take().unwrap();
         let (sink, mut used) = (&mut replication.sinks[0], 0);
-        let mut refused = false;
         while let Some((frame, len)) = Frame::parse(&self.there[used..arrived]).unwrap() {
-            refused |= sink.take(engine, frame, self.now).is_err();
+            sink.take(engine, frame, self.now).unwrap();
             used += len;
         }
         sink.say(engine, &mut self.back, self.now);
         engine.replication = Some(replication);
         self.there.drain(..used);
-        if refused {
-            return self.cut();
-        }
         let arrived = self.random.below(self.back.len() + 1);
         let source = &mut self.main.engine.replication.as_mut().unwrap().sources;
         let (source, mut used) = (source.iter_mut().find(|source| source.token == token).unwrap(), 0);

@@ -51,11 +51,11 @@ pub struct Sink {
     based: bool,
     /// Slots that came to the others later and are not here yet.
     pub lacking: SlotSet,
-    /// Slots that we are to follow no more, and do until the main says that it does not count on us for them.
-    pub lingering: SlotSet,
     /// Slots that the main counts on us for no more; those that it owes us before we have heard why.
     released: SlotSet,
     offered: SlotSet,
+    /// Slots that we follow no more, before the main knows.
+    unsaid: SlotSet,
     /// How many slots we were told are complete since the stream began.
     completed: u64,
     /// Up to which record everything is applied of the slots that are here, whether all are or not.
@@ -141,9 +141,9 @@ impl Sink {
             copied: 0,
             based: false,
             lacking: SlotSet::default(),
-            lingering: SlotSet::default(),
             released: SlotSet::default(),
             offered: SlotSet::default(),
+            unsaid: SlotSet::default(),
             completed: 0,
             applied: 0,
             begun: false,
@@ -187,8 +187,7 @@ impl Sink {
             }
             Frame::Copy { slot, first, entries } => {
                 if !self.slots.contains(slot) {
-                    // The main takes what we told of it before for what we want now: it must not count on it.
-                    return Err(format!("slot {slot} does not belong to this stream"));
+                    return Ok(()); // See below: it is told that this came to nothing.
                 }
                 if first {
                     self.arriving = Some(Arriving::new(slot, engine.store.len_of_slot(slot) == 0));
@@ -197,7 +196,11 @@ impl Sink {
             }
             Frame::Copied { slot, .. } => {
                 if !self.slots.contains(slot) {
-                    return Err(format!("slot {slot} does not belong to this stream"));
+                    // The main does not know yet what we know, or knows what we do not: it must not count on this.
+                    self.completed += 1;
+                    self.unsaid.insert(slot);
+                    self.arriving = None;
+                    return Ok(());
                 }
                 self.copied += 1;
                 self.completed += 1;
@@ -225,11 +228,8 @@ impl Sink {
                 self.offered.subtract(&slots);
                 self.telling.subtract(&slots);
                 self.lacking.add(&slots.common(&self.slots));
-                self.released.add(&slots);
-                self.slots.subtract(&slots.common(&self.lingering));
-                self.lingering.subtract(&slots);
-                self.lacking = self.lacking.common(&self.slots);
                 self.whole &= self.lacking.is_empty();
+                self.released.add(&slots);
             }
             Frame::Final { seq } if !self.moves.is_empty() && self.whole => {
                 self.seq = self.seq.max(seq);
@@ -256,6 +256,8 @@ impl Sink {
                 && let Some(record) = coming.next()
             {
                 match record {
+                    // What we follow no more may still come until the main has heard of it.
+                    Ok(record) if !record.concerns(&self.slots) => {}
                     Ok(record) => batch.push(record),
                     Err(garbage) => {
                         done = Err(garbage.to_string());
@@ -311,6 +313,13 @@ impl Sink {
         if !self.begun {
             return;
         }
+        if !self.unsaid.is_empty() {
+            Frame::Drops { slots: &frames::of_slots(&self.unsaid) }.write(out);
+            // What we want of them later, or already, we tell by ourselves.
+            self.offered.add(&self.unsaid);
+            self.telling.add(&self.unsaid.common(&self.lacking));
+            self.unsaid = SlotSet::default();
+        }
         if !self.telling.is_empty() {
             self.tell_digests(engine, out);
         }
@@ -327,7 +336,7 @@ impl Sink {
 
     /// Whether there is more to be told at once.
     pub fn hurries(&self) -> bool {
-        self.token.is_some() && !self.telling.is_empty()
+        self.token.is_some() && !(self.telling.is_empty() && self.unsaid.is_empty())
     }
 
     fn tell_digests(&mut self, engine: &Engine, out: &mut Vec<u8>) {
@@ -346,10 +355,11 @@ impl Sink {
         frames::finish(out, at);
     }
 
-    /// Whether our slots can become these while the main's connection stays: it must not count on us for what we no
-    /// longer keep up to date, and only itself can say that it does not.
-    pub fn may_become(&self, slots: &SlotSet) -> bool {
-        self.token.is_none() || self.slots.without(slots).within(&self.released)
+    /// Whether our slots can become these while the main's connection stays. Not when we are the main of any from now
+    /// on: then it must get no acknowledgement any more, whatever it believes.
+    pub fn may_become(&self, slots: &SlotSet, own: &SlotSet) -> bool {
+        let gone = self.slots.without(slots).without(&self.released);
+        self.token.is_none() || gone.common(own).is_empty()
     }
 
     /// See `may_become`.
@@ -367,9 +377,10 @@ impl Sink {
     }
 
     /// Our slots are these from now on.
-    pub fn resize(&mut self, slots: SlotSet, lingering: SlotSet) {
-        self.lingering = lingering;
+    pub fn resize(&mut self, slots: SlotSet) {
         let (fresh, gone) = (slots.without(&self.slots), self.slots.without(&slots));
+        // Until the main has heard of it, it must not count on us for what we keep up to date no more.
+        self.unsaid.add(&gone.without(&self.released));
         self.released.subtract(&fresh);
         self.lacking.subtract(&gone);
         self.telling.subtract(&gone);
@@ -399,9 +410,7 @@ impl Sink {
     pub fn lost(&mut self, now_ms: u64) {
         self.token = None;
         self.begun = false;
-        self.slots.subtract(&self.lingering);
-        self.lacking.subtract(&self.lingering);
-        self.lingering = SlotSet::default();
+        self.unsaid = SlotSet::default();
         self.telling = SlotSet::default();
         self.arriving = None;
         self.applier.abandon_group();

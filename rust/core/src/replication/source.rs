@@ -376,6 +376,18 @@ impl Source {
                 }
                 Ok(())
             }
+            Frame::Drops { slots } => {
+                // It has heard before us that it is no copy of these.
+                let gone = frames::slots(slots).common(&self.slots);
+                if self.settled() {
+                    self.filled = self.slots.clone();
+                }
+                self.flowing.subtract(&gone);
+                self.filled.subtract(&gone);
+                self.whole &= gone.is_empty();
+                self.grew |= !gone.is_empty();
+                Ok(())
+            }
             Frame::Digests { pairs } => {
                 if self.due.len() > usize::from(crate::slot::SLOT_COUNT) {
                     return Err("it tells more slots than there are");
