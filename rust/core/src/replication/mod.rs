@@ -176,8 +176,9 @@ fn owed(membership: &Membership, peer: u16, id: &str) -> SlotSet {
         return SlotSet::default();
     }
     let mut owed: SlotSet = membership.own.iter().filter(|&slot| membership.copies(slot, peer)).collect();
-    // What moves between the same two is in the stream of the move.
-    membership.moves.iter().filter(|one| one.peer == peer).for_each(|one| owed.subtract(&one.slots));
+    // What moves to it is in the stream of the move. What it has given us it is to get as any replica.
+    let given = membership.moves.iter().filter(|one| !one.incoming && one.peer == peer);
+    given.for_each(|one| owed.subtract(&one.slots));
     owed
 }
 
