@@ -102,7 +102,8 @@ def test_who_monitors_is_shown_what_clients_of_all_workers_do(client: Client) ->
         for number, one in enumerate(mine):
             one.get(f"shown:{number}")
         shown: set[str] = set()
-        while len(shown) < WORKERS:  # HAProxy's checks are shown as well.
+        end = time.monotonic() + 20
+        while len(shown) < WORKERS and time.monotonic() < end:  # HAProxy's checks are shown as well.
             command = watching.next_command()["command"]
             shown |= {command} if "shown:" in command else set()
     assert shown == {f"GET shown:{number}" for number in range(WORKERS)}

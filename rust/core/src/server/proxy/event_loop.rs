@@ -207,9 +207,6 @@ impl EventLoop {
             self.engine.store.set_now(crate::clock::wall_ms());
             self.hear(count);
             self.hear_more(count);
-            if !self.crew.is_alone() {
-                self.compare_notes();
-            }
             self.settle();
             let soon = self.engine.store.now() + ROUND_MS;
             if self.next_round > soon && !self.is_quiet() {
@@ -229,6 +226,8 @@ impl EventLoop {
 
     /// See to the sockets that the last wait has told of.
     fn hear(&mut self, count: usize) {
+        // Before, to know what was known when a request was sent; after, to have told it before it is answered.
+        self.compare_notes();
         for index in 0..count {
             let Some(ready) = self.poll.ready(index) else { break };
             if ready.key >= FIRST_CLIENT {
@@ -246,6 +245,7 @@ impl EventLoop {
         for index in std::mem::take(&mut self.held_upstreams) {
             self.upstream_ready(index, true, false);
         }
+        self.compare_notes();
     }
 
     /// Before requests leave for nodes, give clients their replies and see who has come meanwhile: requests that go to one

@@ -187,6 +187,9 @@ impl EventLoop {
 
     /// Tell the others how many we are, and learn it of them.
     pub(super) fn compare_notes(&mut self) {
+        if self.crew.is_alone() {
+            return;
+        }
         let (engine, crew) = (&mut self.engine, &self.crew);
         let mine = &crew.tallies[crew.me];
         let listened = [engine.channels.len(), engine.patterns.len(), engine.shard_channels.len()];
