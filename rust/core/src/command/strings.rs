@@ -381,6 +381,8 @@ fn mget(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
         }
         from += batch.len();
     }
+    // A script's next command has its words in the same memory: what was worked out for ours must not be taken for theirs.
+    ctx.engine.store.expect(Whereabouts::default());
     Ok(())
 }
 

@@ -165,3 +165,11 @@ fn what_a_script_writes_is_recorded_as_one_group() {
     crate::stream::tests::carry_over(&node.engine, &mut cursor, &mut other.engine);
     other.expect(&[("MGET a b c", "*3 $1 1 $1 1 $1 2")]);
 }
+
+#[test]
+fn a_command_after_mget_finds_its_own_key() {
+    let mut node = Node::new();
+    node.line("ZADD z 1.5 m");
+    // The key stands where the last one of MGET stood, and is as long.
+    assert_eq!(eval(&mut node, "redis.call('MGET','a','b','c') return redis.call('ZSCORE','z','m')"), "$3 1.5");
+}

@@ -285,4 +285,39 @@ mod tests {
         assert!(done.reply.starts_with(b"-ERR a script over keys of several nodes ran for too long"));
         assert!(done.effects.is_empty());
     }
+
+    #[test]
+    fn nothing_of_what_ran_before_is_left_in_the_next_run() {
+        let before = [
+            "redis.call('set','t',1,'px',50) return redis.call('pttl','t') > 0",
+            "redis.call('set','k','v','ex',100) return redis.call('ttl','k')",
+            "return coroutine.wrap(function() return redis.call('incr','cnt') end)()",
+            "return redis.call('sinterstore','d','a1','b1')",
+            "return redis.call('mget','a','b','c')",
+            "return redis.call('spop','nosuch')",
+            "KEYS = 5",
+        ];
+        let zscore = "redis.setresp(3) return {redis.call('HGETALL', 'h'), redis.call('ZSCORE', 'z', 'm'), 5}";
+        for script in before {
+            let mut scratch = Scratch::new(NOW);
+            for round in 0..3 {
+                let eval = OwnedArgs::from_parts([&b"EVAL"[..], script.as_bytes(), b"0"]);
+                for keys in [&[][..], &["t", "k", "cnt", "d", "a1", "b1", "a", "b", "c", "nosuch"][..]] {
+                    ran(&mut scratch, &["SET t 1 PX 40"], keys, std::slice::from_ref(&eval));
+                }
+                let eval = OwnedArgs::from_parts([&b"EVAL"[..], zscore.as_bytes(), b"0"]);
+                for keys in [&[][..], &["h"][..]] {
+                    assert_eq!(
+                        ran(&mut scratch, &["HSET h a 1", "ZADD z 1.5 m"], keys, std::slice::from_ref(&eval))
+                            .missing
+                            .len(),
+                        1
+                    );
+                }
+                let done = ran(&mut scratch, &["HSET h a 1", "ZADD z 1.5 m"], &["h", "z"], &[eval]);
+                let reply = String::from_utf8_lossy(&done.reply).into_owned();
+                assert_eq!(reply, "*3\r\n*2\r\n$1\r\na\r\n$1\r\n1\r\n$3\r\n1.5\r\n:5\r\n", "{script} {round}");
+            }
+        }
+    }
 }
