@@ -108,6 +108,9 @@ class Settings(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_field
     move_slots: Annotated[
         int, Meta(ge=1, le=16384, description="Slots that move at once from one node to another.")
     ] = 512
+    strict_moves: Annotated[
+        bool, Meta(description="Whether slots may move in strict mode: its promise is not proven there yet.")
+    ] = False
     settle: Annotated[
         float,
         Meta(ge=0, le=600, description="Seconds of quiet among joining nodes before the first placement."),

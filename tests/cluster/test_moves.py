@@ -142,8 +142,6 @@ def picture(client: redis.Redis) -> dict[str, Any]:
 COPIES = {
     "alone": (),
     "copied": ("--replicas", "1"),
-    "strict": ("--replicas", "1", "--consistency", "strict"),
-    "twice": ("--replicas", "2", "--consistency", "strict"),
 }
 
 
