@@ -142,3 +142,28 @@ def test_a_bundle_for_support_holds_no_secret(fab: Runbook, lab: Lab) -> None:
     assert b"fastcache-node@7001" in content
     for name in ("requirepass", "admin-key"):
         assert (lab.secrets / name).read_bytes().strip() not in content
+
+
+def test_a_host_joins_gets_its_share_and_leaves_again_while_clients_are_served(
+    fab: Runbook, lab: Lab
+) -> None:
+    lab.up(HOSTS + 1)
+    seen: dict[str, Any] = {}
+    with lab.load(seen):
+        joined = fab.json("add-node", "--host", "h4", "--yes")
+        share = 16384 / (HOSTS + 1)
+        assert fab.json("status")["replication"]["mains"]["node-h4-7001"] == pytest.approx(share, rel=0.05)
+        drained = fab.json("drain", "--node", "h4", "--yes")
+        assert not fab.json("status")["replication"]["mains"].get("node-h4-7001")
+        weighed = fab.json("rebalance", "--weights", "h4=50", "--yes")
+        assert 0 < fab.json("status")["replication"]["mains"]["node-h4-7001"] < share
+        left = fab.json("remove-node", "--host", "h4", "--yes")
+    for told in (joined, drained, weighed, left):
+        assert told["outcome"] == "done"
+        print([step.get("found") for step in told["steps"]])
+    print(f"a host came and went under load: {seen}")
+    assert seen["requests"] > 1000
+    assert seen["failed"] == 0, seen
+    lab.up(HOSTS)
+    assert fab.json("drift")["well"]
+    assert fab.json("verify")["well"]
