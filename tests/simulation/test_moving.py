@@ -16,7 +16,7 @@ BATCH = 20
 SEARCHED = 60
 # The rule that is forgotten, the faults that show it, and a seed from which on they soon do.
 CAUGHT_BY: list[tuple[str, list[str], int]] = [
-    ("flipped-unjoined", ["one-way", "unseen", "crash"], 15),
+    ("flipped-unjoined", ["one-way", "unseen", "crash"], 350),
 ]
 
 

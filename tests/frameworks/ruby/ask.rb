@@ -33,9 +33,10 @@ until_so("the urgent job") { Sidekiq.redis { |redis| redis.lrange("order", 0, -1
 until_so("the job for later") { sum("later") == "42" }
 until_so("the job that is tried again") { sum("stumbled") == "2" }
 
+# The worker adds to the counts now and then, not with each job.
+until_so("the count of what was done") { Sidekiq::Stats.new.processed == 20 + 100 + 1 + 1 + 2 + 1 }
 statistics = Sidekiq::Stats.new
 same("failures", 2, statistics.failed)
-until_so("the count of what was done") { Sidekiq::Stats.new.processed == 20 + 100 + 1 + 1 + 2 + 1 }
 same("jobs left", 0, statistics.enqueued)
 same("jobs to be tried again", 0, statistics.retry_size)
 same("queues", %w[critical default], Sidekiq::Queue.all.map(&:name).sort)

@@ -58,7 +58,7 @@ pub const COMMANDS: &[Command] = &[Command {
         },
         Command {
             summary: "Has the node keep the slots of a move that it has not handed over yet, or limits how fast moves copy.",
-            syntax: "KEEP move | PACE bytes-a-second",
+            syntax: "<KEEP move | PACE bytes-a-second>",
             ..sub("move", super::replicate::keep, 4, flag::ADMIN | flag::LOADING | flag::STALE)
         },
         Command {

@@ -179,7 +179,10 @@ impl Sink {
                 self.failures = 0;
             }
             Frame::Tail { seq, clock, records } => {
-                self.apply(engine, records)?;
+                // Once the slots are ours their former main follows us: what it passes on now came from here.
+                if !self.over {
+                    self.apply(engine, records)?;
+                }
                 (self.clock, self.applied) = (clock, seq);
                 if self.based {
                     self.seq = seq;

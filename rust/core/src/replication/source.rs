@@ -153,6 +153,8 @@ impl Source {
             // We serve these slots no more, so nothing can follow; and should this get lost, nothing is missing.
             Frame::Final { seq: self.sent }.write(out);
             self.handed = Some(self.sent);
+            // From now on we follow the taker in them: what it writes must not go back to it.
+            self.flowing = SlotSet::default();
         }
         Ok(())
     }

@@ -136,8 +136,7 @@ impl EventLoop {
         self.waiting.push_back(parked);
         self.next_round = self.next_round.min(now + PAUSE_MS);
         if !may_pass && !self.failing_over {
-            self.failing_over = true;
-            self.announce_maintenance("FAILING_OVER", Some(self.options.failover_wait.div_ceil(1000)));
+            (self.failing_over, self.failover_untold) = (true, true);
         }
     }
 

@@ -92,6 +92,8 @@ pub(super) struct EventLoop {
     /// How many notices of maintenance were given, and whether the last one says that a failover is under way.
     pub(super) notices: u64,
     pub(super) failing_over: bool,
+    /// It is to be told yet. Not at once: whoever is being served just then is among those who want to know.
+    pub(super) failover_untold: bool,
     /// Rises with every failure, for who watches from another thread.
     pub(super) trouble: Arc<super::trouble::Trouble>,
     /// Until then it looks as if there were a newer map than ours.
@@ -172,6 +174,7 @@ impl EventLoop {
             parked_bytes: 0,
             notices: 0,
             failing_over: false,
+            failover_untold: false,
             trouble: Arc::default(),
             stale_until: 0,
             jobs: HashMap::new(),
@@ -781,6 +784,9 @@ impl EventLoop {
             .collect();
         for index in hung {
             self.upstream_failed(index);
+        }
+        if std::mem::take(&mut self.failover_untold) {
+            self.announce_maintenance("FAILING_OVER", Some(self.options.failover_wait.div_ceil(1000)));
         }
         if now >= self.next_tune {
             self.next_tune = now + TUNE_MS;
