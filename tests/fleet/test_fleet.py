@@ -7,7 +7,6 @@ first that fails ends it. Every run of a playbook costs some half a minute: each
 import os
 import random
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,30 +21,6 @@ pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 HOSTS = 3
 #: Runs neither a health service nor a balancer, nor does it watch: a new host is none of its business.
 UNTOUCHED = "h3"
-
-
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """Three bare hosts, and the bundle to install; all gone afterwards, whatever happened."""
-    lab = Lab(tmp_path_factory.mktemp("fleet"))
-    lab.command("destroy", "--all")
-    try:
-        lab.make_bundle()
-        lab.up(HOSTS)
-        yield lab
-    finally:
-        lab.destroy()
-
-
-@pytest.fixture(autouse=True)
-def story(request: pytest.FixtureRequest) -> Iterator[None]:
-    """What stands on a failed test would only fail for that test's reason."""
-    if getattr(request.module, "broken", None):
-        pytest.skip(f"{request.module.broken} failed before")
-    before = request.session.testsfailed
-    yield
-    if request.session.testsfailed > before:
-        request.module.broken = request.node.name
 
 
 #: Fails where a secret stands in an argument, an environment, a log, or a file that is not for secrets.

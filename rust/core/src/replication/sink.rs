@@ -277,6 +277,10 @@ impl Sink {
         }
         self.found = found;
         engine.store.applying = false;
+        if done.is_err() {
+            // What came before it is applied. To go on from the last number would apply that twice.
+            self.begin_anew();
+        }
         done
     }
 

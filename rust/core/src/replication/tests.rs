@@ -544,3 +544,36 @@ fn writes_are_refused_when_the_oldest_that_a_replica_lacks_is_too_old() {
     assert!(pair.main.line("SET k w").starts_with("-NOREPLICAS the oldest write that b does not have is"));
     pair.main.expect(&[("GET k", "$1 v"), ("CONFIG SET max-unreplicated-ms 0", "+OK"), ("SET k w", "+OK")]);
 }
+
+#[test]
+fn what_was_applied_of_a_damaged_frame_is_not_applied_again() {
+    let mut pair = Pair::new(11);
+    pair.connect();
+    pair.settle();
+    assert_eq!(pair.main.line("INCR n"), ":1");
+    let now = pair.now * 1000;
+    let engine = &mut pair.main.engine;
+    let mut replication = engine.replication.take().unwrap();
+    replication.sources[0].pump(&mut engine.tail, &engine.store, &mut pair.wire, now).unwrap();
+    engine.replication = Some(replication);
+    let engine = &mut pair.replica.engine;
+    let mut replication = engine.replication.take().unwrap();
+    let (sink, mut at, mut failed) = (&mut replication.sinks[0], 0, false);
+    while let Some((frame, len)) = Frame::parse(&pair.wire[at..]).unwrap() {
+        at += len;
+        if let Frame::Tail { seq, clock, records } = frame
+            && !records.is_empty()
+        {
+            let damaged = [records, b"\x01\x02\x03"].concat();
+            failed |= sink.take(engine, Frame::Tail { seq, clock, records: &damaged }, pair.now).is_err();
+        } else {
+            sink.take(engine, frame, pair.now).unwrap();
+        }
+    }
+    engine.replication = Some(replication);
+    assert!(failed && pair.replica.engine.store.len_of_slot(crate::slot::slot_of(b"n")) == 1);
+    pair.cut();
+    pair.connect();
+    pair.settle();
+    pair.same();
+}

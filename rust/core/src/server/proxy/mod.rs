@@ -16,6 +16,7 @@ mod handover;
 mod jobs;
 mod lane;
 mod life;
+mod nodes;
 mod options;
 mod rights;
 mod scratch;
