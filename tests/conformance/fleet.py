@@ -11,14 +11,18 @@ import json
 import os
 import signal
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.cluster.embedded import free_ports
 from tests.conformance.servers import Server, ServerFailedError, fastcache_command
+from tests.conformance.wire import Connection
 
 NODES = 4
 SECONDS = 120
+SECONDS_TO_HEAR = 10
+LISTENED = ("CHANNELS", "SHARDCHANNELS", "NUMPAT")
 
 
 @dataclass
@@ -32,6 +36,17 @@ class Fleet(Server):
 
     def alive(self) -> bool:
         return all(Path(f"/proc/{pid}").exists() for pid in self.pids)
+
+    def clean(self) -> None:
+        """That a client is gone comes to nodes by way of HAProxy and the proxy: a moment later."""
+        super().clean()
+        connection = Connection(self.address)
+        deadline = time.monotonic() + SECONDS_TO_HEAR
+        while any(connection.value("PUBSUB", what) for what in LISTENED):
+            if time.monotonic() > deadline:
+                raise ServerFailedError("somebody still listens whose connection was closed")
+            time.sleep(0.01)
+        connection.close()
 
     def stop(self) -> None:
         self.hang_up()

@@ -231,19 +231,33 @@ fn add(engine: &mut Engine, way: Way, name: &[u8], token: Token) {
 }
 
 fn drop_listener(engine: &mut Engine, way: Way, name: &[u8], token: Token) {
-    if way == Way::Pattern {
+    let left = if way == Way::Pattern {
         if let Some((_, tokens)) = engine.patterns.iter_mut().find(|(each, _)| **each == *name) {
             tokens.retain(|&each| each != token);
         }
+        let before = engine.patterns.len();
         engine.patterns.retain(|(_, tokens)| !tokens.is_empty());
-        return;
+        engine.patterns.len() < before
+    } else {
+        let map = if way == Way::Channel { &mut engine.channels } else { &mut engine.shard_channels };
+        let tokens = map.get_mut(name);
+        let left = tokens.is_some_and(|tokens| {
+            tokens.retain(|&each| each != token);
+            tokens.is_empty()
+        });
+        left && map.remove(name).is_some()
+    };
+    if left && let Some(forsaken) = engine.forsaken.as_mut() {
+        forsaken.push((way, name.into()));
     }
-    let map = if way == Way::Channel { &mut engine.channels } else { &mut engine.shard_channels };
-    if let Some(tokens) = map.get_mut(name) {
-        tokens.retain(|&each| each != token);
-        if tokens.is_empty() {
-            map.remove(name);
-        }
+}
+
+/// Whether somebody listens in this way.
+pub(crate) fn is_heard(engine: &Engine, way: Way, name: &[u8]) -> bool {
+    match way {
+        Way::Channel => engine.channels.contains_key(name),
+        Way::Shard => engine.shard_channels.contains_key(name),
+        Way::Pattern => engine.patterns.iter().any(|(each, _)| **each == *name),
     }
 }
 

@@ -91,6 +91,21 @@ impl EventLoop {
         }
     }
 
+    /// Tell nodes of what nobody listens to here any more.
+    pub(super) fn leave_forsaken(&mut self) {
+        let Some(forsaken) = self.engine.forsaken.as_mut() else { return };
+        for (way, name) in std::mem::take(forsaken) {
+            if pubsub::is_heard(&self.engine, way, &name) {
+                continue;
+            }
+            for node in self.sources(way, &name) {
+                if let Some(connection) = self.known(Key::of_ours(node, LISTENER)) {
+                    self.stop_listening(connection, way, &name);
+                }
+            }
+        }
+    }
+
     /// Send a PING: its answer says that all before it was done, and that the node is there.
     pub(super) fn probe(&mut self, connection: u32, whom: For) {
         let now = self.engine.store.now();

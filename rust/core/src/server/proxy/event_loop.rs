@@ -143,6 +143,7 @@ impl EventLoop {
         crate::clock::ticks_per_us();
         // Nothing waits in the proxy itself: what may wait does so at nodes.
         engine.in_transaction = true;
+        engine.forsaken = Some(Vec::new());
         let mut serving = EventLoop {
             engine,
             options,
@@ -431,6 +432,7 @@ impl EventLoop {
     pub(super) fn settle(&mut self) {
         loop {
             self.settle_clients();
+            self.leave_forsaken();
             if let Some(index) = self.written.pop() {
                 self.flush_upstream(index);
             } else if self.gathering.ended {
