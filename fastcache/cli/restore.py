@@ -12,6 +12,8 @@ from fastcache.cli.importing import DEFAULT_TARGET, password_file, password_from
 from fastcache.errors import DEGRADED, FastCacheError, UsageError
 from fastcache.importer import Progress
 
+READABLE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
 
 @click.command()
 @click.argument(
@@ -27,8 +29,19 @@ from fastcache.importer import Progress
     help="Take of each file only what its node was the main of by this topology: nodes hold copies, too.",
 )
 @click.option("--replace", is_flag=True, help="Overwrite keys that are there.")
+@click.option("--cacert", type=READABLE, help="With rediss://, who signs the target's certificate.")
+@click.option("--cert", type=READABLE, help="Our own certificate, where the target asks for one.")
+@click.option("--key", type=READABLE, help="The key of --cert.")
 def command(
-    *, files: tuple[Path, ...], url: str, password: str | None, topology: Path | None, replace: bool
+    *,
+    files: tuple[Path, ...],
+    url: str,
+    password: str | None,
+    topology: Path | None,
+    replace: bool,
+    cacert: Path | None,
+    cert: Path | None,
+    key: Path | None,
 ) -> None:
     """Bring the entries of snapshot FILES into a running node or cluster.
 
@@ -38,10 +51,12 @@ def command(
     was interrupted can be run again.
     """
     from fastcache.importer.digest import Only, node_of
-    from fastcache.importer.target import Target, in_batches
+    from fastcache.importer.target import Certificates, Target, in_batches
 
     if urlsplit(url).password:
         raise UsageError("a password in an address can be read by everybody", "give --password-file")
+    if (cacert or cert or key) and urlsplit(url).scheme != "rediss":
+        raise UsageError("certificates are for a target under TLS", "say --to rediss://HOST:PORT")
     progress = Progress(stage="checking")
     for file in files:
         try:
@@ -52,7 +67,7 @@ def command(
                 f"{file} is damaged: {error}", "nothing was changed; take the snapshot before it"
             ) from None
     only = Only(_core.Topology.load(topology) if topology else None)
-    target = Target(url, password, progress)
+    target = Target(url, password, progress, Certificates(cacert, cert, key))
     try:
         target.check()
         progress.stage = "restoring"

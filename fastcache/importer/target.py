@@ -5,6 +5,8 @@ A RESTORE may be run twice without harm, so a batch whose replies did not all co
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -39,12 +41,30 @@ FATAL = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Certificates:
+    """Files for a target under TLS: who signs its certificate, and our own where it asks for one."""
+
+    authority: Path | None = None
+    own: Path | None = None
+    key: Path | None = None
+
+    @property
+    def options(self) -> dict[str, str]:
+        """As redis-py calls them."""
+        named = {"ssl_ca_certs": self.authority, "ssl_certfile": self.own, "ssl_keyfile": self.key}
+        return {name: str(file) for name, file in named.items() if file}
+
+
 class Target:
     """A connection to the target, made anew when it is lost."""
 
-    def __init__(self, url: str, password: str | None, progress: Progress) -> None:
+    def __init__(
+        self, url: str, password: str | None, progress: Progress, certificates: Certificates | None = None
+    ) -> None:
         self.url = url
-        self.client = redis.Redis.from_url(url, password=password, socket_timeout=PATIENCE_SECONDS)
+        more: dict[str, Any] = dict(certificates.options) if certificates else {}
+        self.client = redis.Redis.from_url(url, password=password, socket_timeout=PATIENCE_SECONDS, **more)
         self.progress = progress
         self.connection: Any = None
         self.database = 0

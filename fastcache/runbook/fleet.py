@@ -62,6 +62,8 @@ class Fleet:
     balancers: tuple[Member, ...] = ()
     etcd: tuple[Member, ...] = ()
     vip: str = ""
+    #: Where a host has the authority (ca), its certificate and its key; empty in a cluster without TLS.
+    tls: dict[str, str] = field(default_factory=dict)
     said: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -108,12 +110,6 @@ def fleet_of(text: str, environment: str) -> Fleet:
             "for the lab run 'make fleet'; for hosts of your own copy inventories/production",
         )
 
-    if told.get("tls"):
-        raise UsageError(
-            f"{told['cluster']} speaks TLS, and the runbook does not yet",
-            "use the playbooks themselves (docs/fleet.md)",
-        )
-
     def members(kind: Kind, listed: str) -> tuple[Member, ...]:
         return tuple(
             Member(kind, one["name"], one["host"], one["address"], int(one["port"]), one["rack"])
@@ -130,5 +126,6 @@ def fleet_of(text: str, environment: str) -> Fleet:
         members("balancer", "balancers"),
         members("etcd", "etcd"),
         told.get("vip") or "",
+        told.get("tls") or {},
         {"node_maxmemory": told.get("node_maxmemory", "")},
     )

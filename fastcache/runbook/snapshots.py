@@ -274,7 +274,7 @@ def bringing_in(
                 hands.send(proxy.host, directory / name, f"{place}/{name}")
             command = (
                 f"{FASTCACHE} restore {place}/{shlex.quote(file)} --topology {place}/{TOPOLOGY} "
-                f"--to redis://{proxy.address}:{proxy.port} --password-file {SECRETS}/requirepass"
+                f"--to {url_of(hands.fleet, proxy)} --password-file {SECRETS}/requirepass"
                 + (" --replace" if replace else "")
             )
             told = checked(
@@ -285,6 +285,16 @@ def bringing_in(
             hands.run(proxy.host, f"rm -rf {place}")
 
     return lambda: "; ".join(all_well(enumerate(batch), one, at_most=SIDE_BY_SIDE))
+
+
+def url_of(fleet: Fleet, proxy: Member) -> str:
+    """A proxy for a program on a host of the cluster; under TLS with what the program needs for it."""
+    place = f"{proxy.address}:{proxy.port}"
+    if not fleet.tls:
+        return f"redis://{place}"
+    options = {"--cacert": "ca", "--cert": "certificate", "--key": "key"}
+    words = " ".join(f"{option} {shlex.quote(fleet.tls[file])}" for option, file in options.items())
+    return f"rediss://{place} {words}"
 
 
 def verify(hands: Hands, directory: Path) -> str:

@@ -14,6 +14,7 @@ import os
 import shlex
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -35,6 +36,7 @@ from fastcache.runbook.hands import (
     UnreachableError,
     checked,
 )
+from fastcache.runbook.tls import Secured, context_of
 
 CONNECT_SECONDS = 30
 #: Reading an inventory takes seconds; on a machine that is busy with other things, minutes.
@@ -114,6 +116,7 @@ class OverSsh:
         self.connections: dict[str, Any] = {}
         self.opening: dict[str, threading.Lock] = {name: threading.Lock() for name in fleet.hosts}
         self.secrets: dict[str, str] = {}
+        self.certificates: ssl.SSLContext | None = None
         self.leader: Member | None = None
         self.tell: Callable[[str], object] = lambda _text: None
 
@@ -212,24 +215,53 @@ class OverSsh:
     def secret(self, name: str) -> str:
         """A secret of the cluster, read from the first host that has it; it is written nowhere here."""
         if name not in self.secrets:
-            for host in self.fleet.hosts:
-                outcome = self.run(host, f"cat {SECRETS}/{name} 2>/dev/null", seconds=15)
-                if outcome.code == 0:
-                    self.secrets[name] = outcome.out.strip()
-                    break
-            else:
-                raise FastCacheError(
-                    f"no host has the secret {name}", "is the cluster deployed? 'fab deploy'"
-                )
+            self.secrets[name] = self.first_to_tell(f"cat {SECRETS}/{name}", f"the secret {name}").strip()
         return self.secrets[name]
+
+    def tls(self) -> ssl.SSLContext:
+        """What a connection under TLS stands on: the certificates of a host, read as secrets are."""
+        if self.certificates is None:
+            files = [self.fleet.tls[name] for name in ("ca", "certificate", "key")]
+            command = " && echo '#' && ".join(f"cat {shlex.quote(file)}" for file in files)
+            told = self.first_to_tell(command, "certificates")
+            try:
+                self.certificates = context_of(*told.split("#"))
+            except (ValueError, OSError) as error:
+                raise FastCacheError(
+                    f"the certificates on the hosts are no good: {error}", "fab deploy brings them again"
+                ) from None
+        return self.certificates
+
+    def first_to_tell(self, command: str, what: str) -> str:
+        """What the first host that can says to a command."""
+        for host in self.fleet.hosts:
+            outcome = self.run(host, f"({command}) 2>/dev/null", seconds=15)
+            if outcome.code == 0:
+                return outcome.out
+        raise FastCacheError(f"no host has {what}", "is the cluster deployed? 'fab deploy'")
 
     def forget_secrets(self) -> None:
         self.secrets.clear()
+        self.certificates = None
 
     # --- services -----------------------------------------------------------------------------------
 
     def wire(self, member: Member, seconds: float) -> Any:
-        """A connection to a member, through SSH to its host: it behaves as a socket does."""
+        """A connection to a member, under TLS where the cluster is: it behaves as a socket does."""
+        wire = self.path(member, seconds)
+        if not self.fleet.tls:
+            return wire
+        try:
+            return Secured(wire, self.tls(), member.address)
+        except OSError as error:
+            wire.close()
+            raise UnreachableError(
+                f"{member.name} is not spoken to by TLS: {error or 'no answer in time'}",
+                "was the cluster founded with fastcache_tls as the inventory says it?",
+            ) from None
+
+    def path(self, member: Member, seconds: float) -> Any:
+        """The way to a member, through SSH to its host."""
         host = self.fleet.host(member.host)
         try:
             if host.connection == LOCAL:

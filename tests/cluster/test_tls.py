@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import shutil
 import signal
 import socket
@@ -16,6 +17,11 @@ import pytest
 import redis
 
 from fastcache.health.settings import toml
+from fastcache.runbook.fleet import Fleet, Host, Member
+from fastcache.runbook.hands import UnreachableError
+from fastcache.runbook.rolling import pairs
+from fastcache.runbook.snapshots import url_of
+from fastcache.runbook.ssh import Conversation, OverSsh
 from tests.cluster.embedded import PROGRAM, free_ports, until
 from tests.cluster.nodes import Nodes
 
@@ -381,6 +387,7 @@ def test_a_whole_cluster_under_tls_and_its_health_service_takes_new_certificates
         )
         until(lambda: answered(client), "the proxy has its topology, by https")
         assert client.get("key") == b"value"
+        the_runbook_speaks_it(files, authority, at)
         other = Authority(tmp_path / "other", "other")
         for old, new in zip((crt, key), other.sign("member"), strict=True):
             old.write_bytes(new.read_bytes())
@@ -390,6 +397,44 @@ def test_a_whole_cluster_under_tls_and_its_health_service_takes_new_certificates
             process.terminate()
         for process in running:
             process.wait(20)
+
+
+def the_runbook_speaks_it(files: dict[str, str], authority: Authority, at: int) -> None:
+    """To the health service, to a node that asks for a certificate, to a proxy; and not to strangers."""
+    names = {"ca": "tls-ca-cert-file", "certificate": "tls-cert-file", "key": "tls-key-file"}
+    node, door = (
+        Member("node", "one", "here", "127.0.0.1", at + 1),
+        Member("proxy", "door", "here", "127.0.0.1", at + 2),
+    )
+    fleet = Fleet(
+        "test", "fastcache", {"here": Host("here", "127.0.0.1", connection="local")}, (node,), (door,),
+        (Member("health", "health", "here", "127.0.0.1", at),),
+        tls={name: files[setting] for name, setting in names.items()},
+    )  # fmt: skip
+    hands = OverSsh(Path(), fleet)
+    assert hands.http("GET", "/topology")["nodes"][0]["id"] == "one"
+    with contextlib.closing(hands.wire(door, 20)) as wire:
+        talk = Conversation("door", wire)
+        large = bytes(range(256)) * 4_000
+        assert talk.say("SET", "large", large) == b"OK"
+        assert talk.say("GET", "large") == large
+    with contextlib.closing(hands.wire(node, 20)) as wire:
+        told = pairs(Conversation("one", wire).say("FASTCACHE", "SNAPSHOT"))
+    command = f"{PROGRAM} restore {told['file']} --replace --to {url_of(fleet, door)}"
+    done = subprocess.run(
+        shlex.split(command), capture_output=True, text=True, timeout=60, cwd=at_home(files)
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    stranger = Authority(authority.directory / "stranger", "stranger")
+    fleet.tls["ca"] = str(stranger.certificate)
+    hands.forget_secrets()
+    with pytest.raises(UnreachableError, match="certificate verify failed"):
+        hands.wire(door, 20)
+
+
+def at_home(files: dict[str, str]) -> Path:
+    """Where the node keeps its snapshots: beside its certificates' directory."""
+    return Path(files["tls-cert-file"]).parents[1]
 
 
 def answered(client: "redis.Redis") -> bool:
