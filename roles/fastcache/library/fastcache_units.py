@@ -58,6 +58,11 @@ options:
       can renew them host by host.
     type: bool
     default: true
+  unfinished:
+    description: >-
+      A file on the host that stands for a renewal that has begun; that it is there is reported, so that
+      the run after one that was killed can finish it.
+    type: path
 """
 
 EXAMPLES = r"""
@@ -85,6 +90,10 @@ restarts:
 renewed:
   description: Units that were restarted or reloaded.
   type: list
+  returned: always
+unfinished:
+  description: Whether the file of that name is there.
+  type: bool
   returned: always
 """
 
@@ -171,15 +180,17 @@ def main() -> None:
         argument_spec={
             "units": {"type": "list", "elements": "dict", "required": True, "options": UNIT},
             "renew": {"type": "bool", "default": True},
+            "unfinished": {"type": "path"},
         },
         supports_check_mode=True,
     )
     units, systemd, act = module.params["units"], Systemd(module), not module.check_mode
+    unfinished = os.path.exists(module.params["unfinished"] or "")
     done: dict[str, list[str]] = {
         kind: [] for kind in ("started", "stopped", "enabled", "stale", "restarts", "renewed")
     }
     if not units:
-        module.exit_json(changed=False, **done)
+        module.exit_json(changed=False, unfinished=unfinished, **done)
     names = [unit["name"] for unit in units]
     if act:
         systemd.learn_definitions()
@@ -207,7 +218,7 @@ def main() -> None:
                     systemd.reload(name) if way == "reload" else systemd.do(way, name)
         enable(unit, state, systemd, act, done)
     changed = bool(done["started"] or done["stopped"] or done["enabled"] or done["renewed"])
-    module.exit_json(changed=changed, **done)
+    module.exit_json(changed=changed, unfinished=unfinished, **done)
 
 
 def how_to_renew(unit: dict[str, Any], state: dict[str, str]) -> str | None:
