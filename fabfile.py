@@ -398,11 +398,11 @@ def machines(_c: Context, env: str = "lab", variables: str = "", yes: bool = Fal
             say(["nothing was changed; with --yes it is"])
 
 
-@task(help={"env": ENV, "output": OUTPUT})
-def preflight(_c: Context, env: str = "lab", output: str = "table") -> None:
-    """What would be in the way of a deployment, each with its cure; nothing is changed."""
+@task(help={"env": ENV, "output": OUTPUT, "apply": "mend what can be mended without harm, then ask again"})
+def preflight(_c: Context, env: str = "lab", output: str = "table", apply: bool = False) -> None:
+    """What would be in the way of a deployment, each with its cure; nothing is changed without --apply."""
     with reaching(env, echo=False) as hands:
-        found = playbooks.preflight(hands)
+        found = playbooks.preflight(hands, apply=apply)
 
         def shown() -> None:
             made = table("host", "system", "python", "systemd", ">memory", ">free")
@@ -410,6 +410,7 @@ def preflight(_c: Context, env: str = "lab", output: str = "table") -> None:
                 sizes = (f"{one['memoryMb']} MiB", f"{one['freeMb']} MiB")
                 made.add_row(name, one["system"], one["python"], one["state"], *sizes)
             out().print(made)
+            say(found["applied"])
             say([f"NOT WELL: {line}" for line in found["wrong"]] or ["nothing is in the way"])
 
         told(found, output, shown, well=found["well"])

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,9 @@ ASK = (
     " systemctl is-system-running 2>/dev/null || true"
 )
 SUPPORTED = {"debian 12", "debian 13"}
-FAILED_TASK = re.compile(r'^(?:fatal|failed): \[([^\]]+)\].*?"msg": "((?:[^"\\]|\\.)*)"', re.MULTILINE)
+#: A failure as Ansible prints it, up to the next empty line; and what it says of it, as YAML or as JSON.
+FAILED_TASK = re.compile(r"^(?:fatal|failed): \[([^\]]+)\](.*(?:\n.+)*)", re.MULTILINE)
+MESSAGE = re.compile(r'"msg": "((?:[^"\\]|\\.)*)"|^( +)msg: (.*(?:\n\2 +.*)*)', re.MULTILINE)
 
 
 class PlaybookError(FastCacheError):
@@ -38,12 +41,22 @@ class PlaybookError(FastCacheError):
 def played(done: Played, playbook: str) -> Played:
     """What Ansible did, or the first thing it failed at."""
     if done.code:
-        found = FAILED_TASK.search(done.text)
-        why = f"{found[1]}: {found[2]}" if found else " | ".join(done.text.strip().splitlines()[-3:])
+        found = failures(done.text)
+        why = ": ".join(found[0]) if found else " | ".join(done.text.strip().splitlines()[-3:])
         raise PlaybookError(
             f"{playbook}: {why}", "the output above has more; run it again when that is mended"
         )
     return done
+
+
+def failures(text: str) -> list[tuple[str, str]]:
+    """Hosts and why each failed, out of what Ansible printed."""
+    found = []
+    for host, said in FAILED_TASK.findall(text):
+        if message := MESSAGE.search(said):
+            words = message[1] if message[1] is not None else " ".join(message[3].split())
+            found.append((host, words.strip("'\" ") if message[1] is None else words))
+    return found
 
 
 def playing(hands: Hands, playbook: str, *words: str) -> Callable[[], str]:
@@ -72,28 +85,52 @@ def proof(hands: Hands) -> Step:
 # --- before -----------------------------------------------------------------------------------------
 
 
-def preflight(hands: Hands) -> dict[str, Any]:
-    """What would be in the way of a deployment: each finding with its cure."""
-    fleet = hands.fleet
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is wrong with a host; `cure` is a command that mends it and can do no harm, where there is one."""
+
+    says: str
+    cure: str = ""
+
+
+def preflight(hands: Hands, *, apply: bool = False) -> dict[str, Any]:
+    """What would be in the way of a deployment, each with its cure. `apply`: what is safe is cured."""
+    hosts, findings, wrong = asked(hands)
+    applied: list[str] = []
+    if apply:
+        cures = [(host, one) for host, found in findings.items() for one in found if one.cure]
+        for (host, one), outcome in together(
+            cures, lambda item: hands.run(item[0], item[1].cure, seconds=300)
+        ):
+            why = outcome.message if isinstance(outcome, FastCacheError) else outcome.err.strip()
+            well = not isinstance(outcome, FastCacheError) and outcome.code == 0
+            applied.append(f"{host}: {one.cure}: {'done' if well else f'failed: {why}'}")
+        if cures:
+            hosts, findings, wrong = asked(hands)
+    wrong += [f"{host}: {one.says}" for host, found in findings.items() for one in found]
+    done = hands.play("playbooks/preflight.yml")
+    if done.code:
+        wrong += [message for _, message in failures(done.text)] or [
+            "the inventory is refused: see the output of preflight.yml"
+        ]
+    wrong += alone(hands.fleet)
+    return {"well": not wrong, "wrong": wrong, "hosts": hosts, "applied": applied}
+
+
+def asked(hands: Hands) -> tuple[dict[str, dict[str, Any]], dict[str, list[Finding]], list[str]]:
+    """What hosts tell of themselves, what is wrong with each, and who cannot be asked."""
     began = time.time()
     hosts: dict[str, dict[str, Any]] = {}
+    findings: dict[str, list[Finding]] = {}
     wrong: list[str] = []
-    for host, outcome in together(fleet.hosts, lambda name: hands.run(name, ASK, seconds=30)):
+    for host, outcome in together(hands.fleet.hosts, lambda name: hands.run(name, ASK, seconds=30)):
         ended = time.time()
         if isinstance(outcome, FastCacheError):
             wrong.append(f"{outcome.message} ({outcome.hint})" if outcome.hint else outcome.message)
             continue
-        told = host_of(outcome.out)
-        hosts[host] = told
-        wrong += [f"{host}: {one}" for one in judged_host(told, began, ended)]
-    done = hands.play("playbooks/preflight.yml")
-    if done.code:
-        found = FAILED_TASK.findall(done.text)
-        wrong += [message for _, message in found] or [
-            "the inventory is refused: see the output of preflight.yml"
-        ]
-    wrong += alone(fleet)
-    return {"well": not wrong, "wrong": wrong, "hosts": hosts}
+        hosts[host] = host_of(outcome.out)
+        findings[host] = judged_host(hosts[host], began, ended)
+    return hosts, findings, wrong
 
 
 def host_of(text: str) -> dict[str, Any]:
@@ -109,22 +146,25 @@ def host_of(text: str) -> dict[str, Any]:
     }
 
 
-def judged_host(told: dict[str, Any], began: float, ended: float) -> list[str]:
+def judged_host(told: dict[str, Any], began: float, ended: float) -> list[Finding]:
     """What is wrong with a host; its clock was read between two moments of ours."""
     wrong = []
     early, late = began - told["clock"], told["clock"] - ended
     if max(early, late) > CLOCK_SECONDS:
-        wrong.append(
-            f"its clock is {max(early, late):.0f} s {'behind' if early > late else 'ahead'}: run NTP"
-        )
+        way = "behind" if early > late else "ahead"
+        says = f"its clock is {max(early, late):.0f} s {way}: run NTP; it may take minutes to set it"
+        wrong.append(Finding(says, "timedatectl set-ntp true"))
     if told["freeMb"] < FREE_MB:
-        wrong.append(f"{told['freeMb']} MiB are free in /var/lib: {FREE_MB} are needed at least")
+        says = f"{told['freeMb']} MiB are free in /var/lib: {FREE_MB} are needed at least"
+        wrong.append(Finding(says, "apt-get clean && journalctl --quiet --vacuum-size=64M"))
     if told["system"] not in SUPPORTED:
-        wrong.append(f"it runs {told['system'] or 'nothing known'}; tried are {', '.join(sorted(SUPPORTED))}")
+        system = told["system"] or "nothing known"
+        wrong.append(Finding(f"it runs {system}; tried are {', '.join(sorted(SUPPORTED))}"))
     if told["python"] in {"", "none"}:
-        wrong.append("it has no python3: apt-get install python3")
+        command = "apt-get install --yes --no-install-recommends python3"
+        wrong.append(Finding(f"it has no python3: {command}", command))
     if told["state"] not in {"running", "degraded", "starting"}:
-        wrong.append(f"systemd says {told['state'] or 'nothing'}: services are run by it")
+        wrong.append(Finding(f"systemd says {told['state'] or 'nothing'}: services are run by it"))
     return wrong
 
 

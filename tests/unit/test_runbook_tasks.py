@@ -73,7 +73,7 @@ GOOD = "1000.5\n9000\n4000\ndebian 12\n3.11.2\nrunning\n"
 )
 def test_what_is_wrong_with_a_host_is_told_with_its_cure(said: str, finding: str) -> None:
     wrong = playbooks.judged_host(playbooks.host_of(said), 1000.0, 1001.0)
-    assert any(finding in one for one in wrong) if finding else wrong == []
+    assert any(finding in one.says for one in wrong) if finding else wrong == []
 
 
 def test_preflight_names_the_host_and_what_ansible_refuses() -> None:
@@ -87,6 +87,42 @@ def test_preflight_names_the_host_and_what_ansible_refuses() -> None:
     found = playbooks.preflight(world)
     assert [one for one in found["wrong"] if one.startswith("h2: 1 MiB are free")]
     assert "the group nodes is empty" in found["wrong"]
+    assert not [call for call in world.calls if "apt-get" in call], "nothing is touched unasked"
+
+
+def test_preflight_mends_what_it_can_where_it_is_asked_to() -> None:
+    import time
+
+    crowded = GOOD.replace("1000.5", str(time.time())).replace("9000", "1").replace("running", "offline")
+    world = World(says={"MemTotal": Outcome(0, crowded), "apt-get": Outcome(100, "", "it is locked")})
+    found = playbooks.preflight(world, apply=True)
+    cure = "apt-get clean && journalctl --quiet --vacuum-size=64M"
+    assert f"h1: {cure}" in world.calls
+    assert f"h1: {cure}: failed: it is locked" in found["applied"]
+    assert len(found["applied"]) == 3, "what systemd says has no cure that is safe"
+    assert [one for one in found["wrong"] if one.startswith("h2: 1 MiB are free")], "it is asked again"
+
+
+def test_a_failure_is_read_as_ansible_prints_it() -> None:
+    text = """
+TASK [ask] ****
+[ERROR]: Task failed: Module failed: not serving
+fatal: [h1]: FAILED! =>
+    asked: {}
+    broken:
+    - 'client: no
+    changed: false
+    msg: 'not serving: client-h1-6380: the connection has been
+        closed (EOF)'
+    more: true
+
+PLAY RECAP ****
+h1 : ok=1 changed=0
+"""
+    assert playbooks.failures(text) == [
+        ("h1", "not serving: client-h1-6380: the connection has been closed (EOF)")
+    ]
+    assert playbooks.failures(FAILED) == [("h2", "no bundle")]
 
 
 # --- releases ---------------------------------------------------------------------------------------
@@ -263,10 +299,3 @@ def test_an_inventory_without_hosts_says_what_to_do() -> None:
     with pytest.raises(FastCacheError) as caught:
         fleet_of('{"cluster": "lab", "hosts": {}}', "lab")
     assert "make fleet" in caught.value.hint
-
-
-def test_a_cluster_under_tls_is_told_to_be_beyond_the_runbook() -> None:
-    host = {"address": "a", "port": 22, "user": "", "become": True, "key": "", "arguments": ""}
-    told = {"cluster": "lab", "tls": True, "hosts": {"h1": {**host, "connection": "ssh"}}}
-    with pytest.raises(UsageError, match="speaks TLS, and the runbook does not"):
-        fleet_of(json.dumps(told), "lab")
