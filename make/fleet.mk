@@ -19,7 +19,7 @@ fleet: bundle ## Make lab hosts on this machine and deploy a cluster to them (HO
 	@unset TF_CLI_CONFIG_FILE; $(TERRAFORM) -chdir=$(LAB) init -input=false > .venv/terraform.log || { cat .venv/terraform.log; exit 1; }
 	@unset TF_CLI_CONFIG_FILE; $(TERRAFORM) -chdir=$(LAB) apply -input=false -auto-approve -compact-warnings \
 		-var host_count=$(HOSTS) -var suite=$(SUITE)
-	@PATH="$(CURDIR)/.venv/bin:$$PATH" ansible-playbook site.yml
+	@PATH="$(CURDIR)/.venv/bin:$$PATH" ANSIBLE_STDOUT_CALLBACK=fastcache_progress ansible-playbook site.yml
 	@PATH="$(CURDIR)/.venv/bin:$$PATH" ansible-playbook playbooks/how_to_talk.yml > .venv/how_to_talk.log || { cat .venv/how_to_talk.log; exit 1; }
 	@cat dist/how_to_talk.txt
 
@@ -38,6 +38,10 @@ lint-fleet: dev-tools ## Judge playbooks, roles and Terraform
 ROLE ?= fastcache_node
 molecule: bundle ## Test one role on a lab host of its own (ROLE=fastcache_node; needs root)
 	@cd roles/$(ROLE) && PATH="$(CURDIR)/.venv/bin:$$PATH" molecule test
+
+.PHONY: bench-deploy
+bench-deploy: dev-tools debug ## What a deployment to 3 and to 10 lab hosts costs (needs root, a quarter of an hour)
+	@$(PYTHON) -m bench.deploy $(ARGS)
 
 .PHONY: test-fleet-long
 test-fleet-long: dev-tools debug ## The runbook on lab hosts (needs root, a quarter of an hour)
