@@ -22,11 +22,31 @@ MODULE = PROJECT / "terraform" / "modules" / "lab"
 ENVIRONMENT = PROJECT / "terraform" / "environments" / "lab"
 NAME, PREFIX = "citest", "198.18.30"
 VIP = f"{PREFIX}.10"
+#: Debian of the hosts: `SUITE=trixie make test-fleet` has them run 13.
+SUITE = os.environ.get("SUITE", "bookworm")
 #: What the lab's services need beyond a minimal Debian.
 PACKAGES = (
     "haproxy", "keepalived", "etcd-server", "prometheus", "prometheus-alertmanager",
     "prometheus-node-exporter",
 )  # fmt: skip
+
+#: Fails where a secret stands in an argument, an environment, a log, or a file that is not for secrets.
+SEARCH = """
+    cat /etc/fastcache/secrets/* > /root/sought
+    cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n' > /root/seen
+    journalctl --no-pager >> /root/seen
+    found=$(grep -F -f /root/sought /root/seen | cut -c1-80
+            grep -rlF -f /root/sought /etc /home /opt/fastcache/current/ /root/.ansible /run /tmp /var \\
+                 --exclude-dir=secrets --exclude-dir=credentials 2>/dev/null)
+    rm /root/sought /root/seen
+    [ -z "$found" ] || { echo "$found"; exit 1; }
+"""
+
+ASK = """
+import json, ssl, sys, urllib.request
+context = ssl.create_default_context(cafile=json.loads(sys.argv[2]))
+print(urllib.request.urlopen(sys.argv[1], timeout=20, context=context).read().decode())
+"""
 
 
 @dataclass(frozen=True)
@@ -62,6 +82,7 @@ class Lab:
             "TF_DATA_DIR": str(scratch / "terraform"),
             "TF_VAR_name": NAME,
             "TF_VAR_prefix": PREFIX,
+            "TF_VAR_suite": SUITE,
             "FASTCACHE_BUNDLE": str(scratch / "bundle"),
             "ANSIBLE_NOCOLOR": "1",
         }
@@ -71,11 +92,12 @@ class Lab:
 
     # What it stands on
 
-    def make_bundle(self) -> None:
+    def make_bundle(self, *, release: bool = False) -> None:
         """A debug build: it is there already when `make test` runs, and speed is judged elsewhere."""
         wheel = os.environ.get("FASTCACHE_WHEEL")
+        build = ["--wheel", wheel] if wheel else [] if release else ["--debug"]
         self.run(
-            sys.executable, PROJECT / "make" / "bundle.py", *(["--wheel", wheel] if wheel else ["--debug"]),
+            sys.executable, PROJECT / "make" / "bundle.py", *build, "--suite", SUITE,
             "--output", self.scratch / "bundle", *(f"--package={name}" for name in PACKAGES),
         )  # fmt: skip
 
@@ -124,14 +146,14 @@ class Lab:
         text = process.communicate()[0]
         return Run(process.returncode, text)
 
-    def play_killed_at(self, task: int, playbook: str) -> str:
-        """Kill a playbook with all its children when its `task`-th task begins; what it printed."""
-        process = self.start_play(playbook)
+    def play_killed_at(self, task: int, playbook: str, *words: str, named: str = "") -> str:
+        """Kill a playbook with all its children when its `task`-th task (of that name) begins."""
+        process = self.start_play(playbook, *words)
         assert process.stdout
         text = ""
         for line in process.stdout:
             text += line
-            if line.startswith("TASK ["):
+            if line.startswith("TASK [") and named in line:
                 task -= 1
                 if task == 0:
                     os.killpg(process.pid, signal.SIGKILL)
@@ -164,6 +186,13 @@ class Lab:
             "-e", "ansible_callback_result_format=json", cwd=PROJECT,
         ).partition(">>\n")[2].strip()  # fmt: skip
 
+    def shows_no_secret(self, run: Run) -> None:
+        """Neither what a run printed nor the hosts show one anywhere but in its own place."""
+        known = [self.secrets / name for name in ("requirepass", "admin-key")]
+        assert not [file.name for file in known if file.read_text().strip() in run.text]
+        assert "PRIVATE KEY" not in run.text
+        self.on("nodes", SEARCH)
+
     def client(self, *words: str) -> str:
         """What redis-cli prints for a request to the cluster's address."""
         password = (self.secrets / "requirepass").read_text().strip()
@@ -175,6 +204,20 @@ class Lab:
     def inside(self, *words: str) -> str:
         """Run a command on this machine, inside the lab's network."""
         return self.run("nsenter", f"--net=/run/netns/fastcache-{NAME}", *words)
+
+    def mains(self) -> dict[str, int]:
+        """How many slots each node serves, as the health service says."""
+        tls = bool(self.settings.get("fastcache_tls"))
+        url = f"{'https' if tls else 'http'}://{PREFIX}.11:8080/replication"
+        authority = str(self.secrets / "tls" / "ca.crt") if tls else None
+        told = json.loads(self.inside(sys.executable, "-c", ASK, url, json.dumps(authority)))
+        return {str(node): int(slots) for node, slots in told["mains"].items()}
+
+    def shares(self, hosts: int) -> None:
+        """Every host serves its part of the slots."""
+        mains = self.mains()
+        assert len(mains) == hosts, mains
+        assert max(mains.values()) - min(mains.values()) < 0.1 * 16384 / hosts, mains
 
     def outputs(self) -> dict[str, Any]:
         made: dict[str, Any] = json.loads(self.terraform("output", "-json"))

@@ -1,62 +1,24 @@
 """What an operator does to a cluster on hosts by `fab`: one story on one lab, each test after the other."""
 
-import json
 import os
-import subprocess
-import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fleet.lab import PROJECT, Lab, what_is_missing
+from tests.fleet.lab import Lab, what_is_missing
+
+from .runbook import Runbook
 
 MISSING = what_is_missing()
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 HOSTS = 3
-FAB = Path(sys.executable).with_name("fab")
-#: An inventory of our own beside the lab's: the same hosts, with copies, and secrets out of the way.
-SETTINGS = """
-fastcache_health_settings: {replicas: 1, flags: [replication], interval: 1, suspect-interval: 1, timeout: 3}
-fastcache_secrets: %s
-"""
-
-
-class Runbook:
-    """`fab` on the lab."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.lab = lab
-        self.inventory = lab.scratch / "lab"
-        variables = self.inventory / "group_vars" / "all"
-        variables.mkdir(parents=True)
-        (self.inventory / "01-hosts.py").symlink_to(PROJECT / "inventories" / "terraform_hosts.py")
-        source = PROJECT / "inventories" / "lab"
-        (self.inventory / "02-groups.yml").write_text((source / "02-groups.yml").read_text())
-        given = (source / "group_vars" / "all" / "cluster.yml").read_text()
-        (variables / "cluster.yml").write_text(given + SETTINGS % lab.secrets)
-        self.backups = lab.scratch / "backups"
-
-    def start(self, *words: str) -> subprocess.Popen[str]:
-        environment = self.lab.environment | {"XDG_STATE_HOME": str(self.lab.scratch / "state")}
-        return subprocess.Popen(
-            [FAB, *words, "--env", str(self.inventory)], cwd=PROJECT, env=environment, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL,
-        )  # fmt: skip
-
-    def run(self, *words: str, code: int = 0) -> str:
-        """Its output; its complaints are in the failure."""
-        process = self.start(*words)
-        out, err = process.communicate(timeout=1800)
-        assert process.returncode == code, (
-            f"fab {' '.join(words)}: {process.returncode}\n{out}\n{err[-5000:]}"
-        )
-        return out + err if code else out
-
-    def json(self, *words: str, code: int = 0) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.run(*words, "--output", "json", code=code))
-        return found
+#: With copies, and a health service that looks often.
+SETTINGS_OF_ALL = {
+    "fastcache_health_settings": {
+        "replicas": 1, "flags": ["replication"], "interval": 1, "suspect-interval": 1, "timeout": 3,
+    }
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

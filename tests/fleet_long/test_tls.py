@@ -7,6 +7,8 @@ import pytest
 
 from tests.fleet.lab import PREFIX, VIP, Lab, what_is_missing
 
+from .runbook import Runbook
+
 MISSING = what_is_missing()
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 HOSTS = 3
@@ -34,7 +36,8 @@ def test_a_cluster_is_founded_under_tls_and_a_second_run_changes_nothing(lab: La
     run = lab.play("site.yml", "-vvv", "--diff")
     assert run.code == 0, run.text[-6000:]
     assert run.changed() == 0, [line for line in run.text.splitlines() if line.startswith("changed")]
-    assert "PRIVATE KEY" not in run.text
+    lab.shows_no_secret(run)
+    lab.shares(HOSTS)
 
 
 @pytest.mark.parametrize(("host", "port"), PLACES)
@@ -56,3 +59,14 @@ def test_new_certificates_come_while_clients_are_served(lab: Lab) -> None:
     print(f"new certificates under load: {seen}")
     assert seen["requests"] > 1000
     assert seen["failed"] == 0, seen
+
+
+def test_the_runbook_speaks_it(lab: Lab) -> None:
+    fab = Runbook(lab)
+    assert fab.json("status")["well"]
+    assert fab.json("verify")["well"]
+    assert fab.json("rolling-restart", "--yes")["outcome"] == "done"
+    into = ("--into", str(fab.backups))
+    assert fab.json("backup", "--yes", *into)["outcome"] == "done"
+    assert fab.json("restore", "--yes", "--replace", *into)["outcome"] == "done"
+    lab.shares(HOSTS)
