@@ -221,7 +221,13 @@ pub fn reconcile(engine: &mut Engine, before: Option<&Membership>) {
     let mut kept = Vec::new();
     for mut sink in std::mem::take(&mut replication.sinks) {
         let main = membership.document.index_of(&sink.main);
-        let slots = main.and_then(|main| wanted.remove(&(main, sink.moves.clone())));
+        let mut slots = main.and_then(|main| wanted.remove(&(main, sink.moves.clone())));
+        let nothing = SlotSet::default();
+        let copies = sink.moves.is_empty() && membership.in_force && membership.replicates();
+        if slots.is_none() && copies && main.is_some() && sink.outlives(&membership.own) {
+            // It is for the main to end it: until it has heard, writes to what is gone wait, and are not refused.
+            slots = Some(nothing);
+        }
         match slots {
             _ if !sink.moves.is_empty() && slots.is_none() => {
                 ended.extend(sink.token.take());
@@ -482,6 +488,7 @@ pub fn gone(engine: &mut Engine, token: Token, role: Role, now: u64) {
             if let Some(sink) = replication.sinks.iter_mut().find(|sink| sink.token == Some(token)) {
                 sink.lost(now);
                 replication.counts.broken += 1;
+                replication.sinks.retain(|sink| !sink.slots.is_empty());
             }
         }
     }

@@ -369,6 +369,11 @@ impl Sink {
         self.token.is_none() || gone.common(own).is_empty()
     }
 
+    /// Whether it may stay connected though we are to follow nothing of its main any more.
+    pub fn outlives(&self, own: &SlotSet) -> bool {
+        self.token.is_some() && !self.slots.is_empty() && self.may_become(&SlotSet::default(), own)
+    }
+
     /// See `may_become`.
     pub fn released(&self) -> &SlotSet {
         &self.released
