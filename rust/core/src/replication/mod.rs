@@ -219,7 +219,11 @@ pub fn reconcile(engine: &mut Engine, before: Option<&Membership>) {
     replication.moves.reconcile(before, &membership, engine.tail.seq());
     let name = |index: u16| membership.document.nodes()[usize::from(index)].id.clone();
     let mut kept = Vec::new();
+    // What was promised over one stream holds for slots that go to another one.
+    let mut promises: BTreeMap<String, u64> = BTreeMap::new();
     for mut sink in std::mem::take(&mut replication.sinks) {
+        let promise = promises.entry(sink.main.clone()).or_default();
+        *promise = sink.promised.max(*promise);
         let main = membership.document.index_of(&sink.main);
         let mut slots = main.and_then(|main| wanted.remove(&(main, sink.moves.clone())));
         let nothing = SlotSet::default();
@@ -260,7 +264,11 @@ pub fn reconcile(engine: &mut Engine, before: Option<&Membership>) {
             }
         }
     }
-    kept.extend(wanted.into_iter().map(|((main, moves), slots)| Sink::new(&name(main), &moves, slots)));
+    for ((main, moves), slots) in wanted {
+        let mut fresh = Sink::new(&name(main), &moves, slots);
+        fresh.promised = promises.get(&fresh.main).copied().unwrap_or(0);
+        kept.push(fresh);
+    }
     replication.sinks = kept;
 
     let mut sources = Vec::new();

@@ -530,6 +530,30 @@ fn who_is_promoted_waits_until_the_main_before_it_reads_no_more() {
 }
 
 #[test]
+fn who_is_promoted_while_slots_begin_to_move_to_it_waits_as_well() {
+    let (mut pair, _) = strict_pair(5);
+    let promised = pair.sink().promised;
+    assert!(promised > 0);
+    let half = |epoch, main, moves| {
+        let copies = if main == "a" { r#""b""# } else { "" };
+        let text = format!(
+            r#"{{"epoch":{epoch},"replicas":1,"flags":["replication","strict"],"moves":[{moves}],
+            "nodes":[{{"id":"a","host":"10.0.0.1","port":7001}},{{"id":"b","host":"10.0.0.2","port":7002}}],
+            "slots":[{{"main":"{main}","ranges":"0-8191","replicas":[{copies}]}},
+                     {{"main":"a","ranges":"8192-16383","replicas":["b"]}}]}}"#
+        );
+        Document::parse(text.as_bytes()).unwrap()
+    };
+    let begun = half(8, "a", r#"{"id":"m","from":"a","to":"b","ranges":"0-8191","state":"copying"}"#);
+    obey(&mut pair.replica.engine, begun).unwrap();
+    assert_eq!(pair.replica.engine.replication.as_ref().unwrap().sinks.len(), 2, "a stream for what moves");
+    // The main has not heard of anything: by what it was promised it may answer reads still.
+    obey(&mut pair.replica.engine, half(9, "b", "")).unwrap();
+    let (until, _) = *pair.replica.engine.promotion.clone().expect("it waits");
+    assert!(until >= promised + LEASE_MS);
+}
+
+#[test]
 fn writes_are_refused_when_the_oldest_that_a_replica_lacks_is_too_old() {
     let mut pair = Pair::new(11);
     pair.connect();
