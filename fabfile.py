@@ -60,6 +60,8 @@ class Terminal:
     def __init__(self, *, quiet: bool) -> None:
         self.quiet = quiet
         self.bar: Progress | None = None
+        # Steps that are done.
+        self.behind = 0
         self.last = ""
 
     def plan(self, operation: Operation, done: frozenset[str]) -> None:
@@ -82,6 +84,7 @@ class Terminal:
         return console.input(f"{question} [y/N] ").strip().lower() in {"y", "yes"}
 
     def begin(self, number: int, total: int, step: Step) -> None:
+        self.behind = number - 1
         if self.quiet:
             return
         if console.is_terminal:
@@ -92,18 +95,21 @@ class Terminal:
                 )
                 self.bar.add_task("", total=total)
                 self.bar.start()
-            self.bar.update(self.bar.task_ids[0], completed=number - 1, description=escape(step.says))
+            self.bar.update(self.bar.task_ids[0], completed=self.behind, description=escape(step.says))
         else:
             console.print(f"[{number}/{total}] {escape(step.says)}", soft_wrap=True, markup=False)
 
-    def waiting(self, why: str) -> None:
+    def waiting(self, why: str, part: float = 0.0, /) -> None:
         if self.bar is not None:
-            self.bar.update(self.bar.task_ids[0], description=f"waiting: {escape(why)}")
+            what = f"waiting: {escape(why)}"
+            self.bar.update(self.bar.task_ids[0], completed=self.behind + min(part, 1.0), description=what)
         elif not self.quiet and why != self.last:
             console.print(f"      waiting: {escape(why)}", soft_wrap=True)
         self.last = why
 
     def end(self, step: Step, found: str) -> None:
+        if self.bar is not None:
+            self.bar.update(self.bar.task_ids[0], completed=self.behind + 1, description="")
         if not self.quiet:
             console.print(f"  [green]ok[/] {escape(step.name)}: {escape(found or 'done')}", soft_wrap=True)
 

@@ -55,7 +55,8 @@ def add(*, count: int, port: int | None, detach: bool, directory: Path) -> None:
 
     names = resize.add(directory, count, port)
     click.echo(f"{', '.join(names)}: started.")
-    rebalance.go(resize.service_url(directory), "", {}, detach=detach)
+    back = "; ".join(f"fastcache node remove {name}" for name in names)
+    rebalance.go(resize.service_url(directory), "", {}, detach=detach, undo=back)
 
 
 @command.command()
@@ -83,7 +84,7 @@ def remove(node: str, *, directory: Path) -> None:
     from fastcache.embedded import resize
 
     url = resize.service_url(directory)
-    rebalance.go(url, "", {node: 0}, detach=False)
+    rebalance.go(url, "", {node: 0}, detach=False, undo="fastcache node add")
     rebalance.holds_nothing(url, node)
     resize.forget(directory, node)
     click.echo(f"{node} has left the cluster.")

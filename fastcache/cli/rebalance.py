@@ -78,6 +78,20 @@ def plan(
     if output == "json":
         click.echo(json.dumps(told, indent=1))
         return
+    show_plan(told)
+    if not told["moves"]:
+        return
+    click.echo("'fastcache rebalance start' moves them.")
+    if told["hitRateDip"]:
+        click.echo(
+            f"About {told['hitRateDip']:.1%} of the data would be evicted: who gets it lacks the room."
+        )
+    else:
+        click.echo("Keys keep their values: the hit rate stays as it is.")
+
+
+def show_plan(told: dict[str, Any]) -> None:
+    """What would move, and how much that is."""
     for one in told["moves"]:
         size = f"{one['keys']} keys, {megabytes(one['bytes'])}"
         click.echo(f"  {one['from']} -> {one['to']}: {counted(one['slots'])}, about {size}")
@@ -87,15 +101,9 @@ def plan(
         click.echo("No main has to move." if told["copies"] else "Nothing has to move.")
         return
     click.echo(
-        f"{counted(told['slots'])} with about {told['keys']} keys ({megabytes(told['bytes'])}) would move"
-        f" in about {told['seconds']:.0f} s. 'fastcache rebalance start' moves them."
+        f"{counted(told['slots'])} with about {told['keys']} keys ({megabytes(told['bytes'])}) move"
+        f" in about {told['seconds']:.0f} s."
     )
-    if told["hitRateDip"]:
-        click.echo(
-            f"About {told['hitRateDip']:.1%} of the data would be evicted: who gets it lacks the room."
-        )
-    else:
-        click.echo("Keys keep their values: the hit rate stays as it is.")
 
 
 @command.command()
@@ -174,15 +182,31 @@ def status(*, watch: bool, output: str, url: str | None, key_file: Path | None, 
 
 
 def go(
-    url: str, key: str, weights: dict[str, int], budget: dict[str, Any] | None = None, *, detach: bool
+    url: str,
+    key: str,
+    weights: dict[str, int],
+    budget: dict[str, Any] | None = None,
+    *,
+    detach: bool,
+    undo: str = "",
 ) -> None:
-    """Start, and wait for the end unless told not to."""
-    body = {"weights": weights, **(budget or {})}
-    health.call(url, "POST", "/rebalance/start", body, key=key)
+    """Show the plan, start, and wait for the end unless told not to; last, how it is undone."""
+    budget = budget or {}
+    plan = {"weights": weights, "replicas": budget.get("replicas")}
+    planned = health.call(url, "POST", "/rebalance/plan", plan, key=key)
+    if planned["moves"] or weights or not undo:
+        show_plan(planned)  # Of a node that has only just come nothing is known yet.
+    before = {one["id"]: one["weight"] for one in health.call(url, "GET", "/topology")["nodes"]}
+    copies = health.call(url, "GET", "/rebalance")["replicas"]
+    health.call(url, "POST", "/rebalance/start", {"weights": weights, **budget}, key=key)
     if detach:
         click.echo("Slots move now: 'fastcache rebalance status --watch' shows how far it is.")
-        return
-    watched(url)
+    else:
+        watched(url)
+    back = [f"--weight {name}={before[name]}" for name in weights if before.get(name, 0) != weights[name]]
+    back += [f"--replicas {copies}"] if plan["replicas"] not in {None, copies} else []
+    if undo or back:
+        click.echo(f"The way back: {undo or 'fastcache rebalance start ' + ' '.join(back)}")
 
 
 def holds_nothing(url: str, node: str) -> None:

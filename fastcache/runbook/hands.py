@@ -63,12 +63,17 @@ class Talk(Protocol):
         """The reply: bytes, int, None, lists of these. An error reply is a RefusedError."""
 
 
+class Tell(Protocol):
+    """Says how far a long step is, to whoever looks on: in words, and as a part of the whole."""
+
+    def __call__(self, why: str, part: float = 0.0, /) -> object: ...
+
+
 class Hands(Protocol):
     """Everything a task can do."""
 
     fleet: Fleet
-    #: Say how far a long step is, to whoever looks on.
-    tell: Callable[[str], object]
+    tell: Tell
 
     def run(self, host: str, command: str, *, stdin: bytes = b"", seconds: float = 60.0) -> Outcome:
         """A shell command as root."""

@@ -192,7 +192,9 @@ def moved(hands: Hands, weights: dict[str, int]) -> str:
             last, since = far, hands.now()
         waits = f" ({told['waits']})" if told.get("waits") else ""
         hands.tell(
-            f"{told['slotsMoved']} of {told['slotsTotal']} slots moved, {told['keysMoved']} keys{waits}"
+            f"{told['slotsMoved']} of {told['slotsTotal']} slots moved, {told['keysMoved']} keys"
+            f"{time_left(told)}{waits}",
+            (told["slotsMoved"] + sum(copied)) / max(told["slotsTotal"], 1),
         )
         if hands.now() - since > STUCK_SECONDS:
             why = waits or ": the nodes say nothing of their moves"
@@ -207,6 +209,12 @@ def moved(hands: Hands, weights: dict[str, int]) -> str:
         )
     given_up = f", {told['givenUp']} moves begun again" if told.get("givenUp") else ""
     return f"{told['slotsMoved']} slots with {told['keysMoved']} keys in {told['seconds']:.1f} s{given_up}"
+
+
+def time_left(told: dict[str, Any]) -> str:
+    """How long it will take still, where that is known."""
+    seconds = told.get("secondsLeft", 0)
+    return f", about {seconds:.0f} s left" if seconds else ""
 
 
 def answering(hands: Hands, ask: Callable[[], Any]) -> Any:

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from fastcache.runbook.hands import (
     Outcome,
     Played,
     RefusedError,
+    Tell,
     UnreachableError,
     checked,
 )
@@ -118,7 +119,7 @@ class OverSsh:
         self.secrets: dict[str, str] = {}
         self.certificates: ssl.SSLContext | None = None
         self.leader: Member | None = None
-        self.tell: Callable[[str], object] = lambda _text: None
+        self.tell: Tell = lambda _text, _part=0.0: None
 
     def close(self) -> None:
         """Hang up everywhere."""

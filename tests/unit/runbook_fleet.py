@@ -22,7 +22,7 @@ from fastcache.health.registry import Record
 from fastcache.model import Health
 from fastcache.runbook import gate
 from fastcache.runbook.fleet import Fleet, Host, Member
-from fastcache.runbook.hands import Outcome, Played, RefusedError, UnreachableError
+from fastcache.runbook.hands import Outcome, Played, RefusedError, Tell, UnreachableError
 from fastcache.runbook.operation import Operation, Step
 
 NAMES = ("h1", "h2", "h3")
@@ -89,7 +89,7 @@ class World:
     told: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.tell: Callable[[str], object] = self.told.append
+        self.tell: Tell = lambda why, _part=0.0: self.told.append(why)
 
     # --- hands --------------------------------------------------------------------------------------
 
@@ -252,6 +252,7 @@ class Quiet:
 
     consents: bool = True
     told: list[str] = field(default_factory=list)
+    parts: list[float] = field(default_factory=list)
 
     def plan(self, operation: Operation, done: frozenset[str]) -> None:
         self.told.append(f"plan {len(operation.steps)} steps, {len(done)} done")
@@ -263,8 +264,9 @@ class Quiet:
     def begin(self, number: int, total: int, step: Step) -> None:
         self.told.append(f"begin {step.name}")
 
-    def waiting(self, why: str) -> None:
+    def waiting(self, why: str, part: float = 0.0, /) -> None:
         self.told.append(f"waiting: {why}")
+        self.parts.append(part)
 
     def end(self, step: Step, found: str) -> None:
         self.told.append(f"end {step.name}: {found}")

@@ -27,7 +27,8 @@ PLAN = {
 def state(word: str = "running", moved: int = 0, left: int = 0, **more: object) -> dict[str, Any]:
     return {
         "state": word, "slotsMoved": moved, "slotsLeft": left, "slotsTotal": moved + left,
-        "keysMoved": 5 * moved, "moves": [], "seconds": 1.5, "givenUp": 0, "waits": "", **more,
+        "keysMoved": 5 * moved, "moves": [], "seconds": 1.5, "givenUp": 0, "waits": "",
+        "secondsLeft": left / 200, **more,
     }  # fmt: skip
 
 
@@ -99,7 +100,8 @@ def test_slots_move_and_are_waited_for() -> None:
     assert "POST /rebalance/start" in here.calls
     assert '{"node-h1-7001": 0}' in here.calls
     assert "end move slots: 1000 slots with 5000 keys in 1.5 s" in show.told
-    assert "waiting: 500 of 1000 slots moved, 2500 keys" in show.told
+    assert "waiting: 500 of 1000 slots moved, 2500 keys, about 2 s left" in show.told
+    assert 0.5 in show.parts
 
 
 def test_nothing_to_move_is_nothing_to_do() -> None:
