@@ -6,6 +6,7 @@ asserted is what is promised.
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 
@@ -150,6 +151,26 @@ def test_a_killed_haproxy_fails_what_was_under_way_and_serves_again_when_it_is_t
     assert set(seen.failures) <= {"connection lost", "cannot connect"}
     assert after.failed == direct.seen.failed == 0
     assert after.requests > CLIENTS
+
+
+def test_a_reload_of_haproxy_fails_nothing_and_keeps_nobody_out(cluster: Embedded) -> None:
+    """As a service manager does it: the new process takes the sockets over, the old one ends later."""
+    home, before = cluster.directory / "haproxy", int(cluster.status()[1]["services"][1]["pid"])
+    command = ["haproxy", "-db", "-f", str(home / "haproxy.cfg"), "-x", "admin.sock", "-sf", str(before)]
+    with Load(cluster.port_of("balancer"), 200) as load:
+        until(lambda: len(load.answered) == 200, "every client was answered")
+        load.chapter()
+        reloaded = subprocess.Popen(command, cwd=home, stderr=subprocess.DEVNULL)
+        try:
+            newcomers = [serves(cluster.port_of("balancer")) for _ in range(100)]
+            seen = served_for(load, 1)
+        finally:
+            reloaded.terminate()
+    reloaded.wait(20)
+    told("HAProxy was reloaded", seen)
+    assert all(newcomers)
+    assert seen.failed == seen.wrong == seen.connections_lost == 0
+    assert seen.requests > 1000
 
 
 def test_two_thousand_clients_are_served_at_once(cluster: Embedded) -> None:
