@@ -9,15 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.torture.__main__ import PACE, torture
+from tests.torture.__main__ import torture
 from tests.torture.hosts import possible
 
 SEED = int(os.environ.get("FASTCACHE_TORTURE_SEED", time.time() // 86400))
 
 
 @pytest.mark.skipif(not possible(), reason="hosts of its own need root, ip and nft")
-@pytest.mark.parametrize("kinds", [["kill", "restart", "pause"], ["isolate", "unseen", "cut", "one-way"]])
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ["kill", "restart", "pause"],
+        ["isolate", "unseen", "cut", "one-way"],
+        ["slow", "clock", "disk", "wipe"],
+    ],
+)
 def test_a_cluster_under_faults_keeps_its_promises(tmp_path: Path, kinds: list[str]) -> None:
-    outcome = torture(tmp_path, SEED, 15.0, kinds, clients=4, pace=PACE)
-    assert not outcome["broken"], f"seed {SEED}: {outcome}"
-    assert outcome["operations"] > 100
+    outcomes = list(torture(tmp_path, SEED, 3, kinds, clients=4))
+    broken = [f"{outcome.fault}: {outcome.broken}" for outcome in outcomes if outcome.broken]
+    assert not broken, f"seed {SEED}, {tmp_path}: {broken}"
+    assert sum(outcome.operations for outcome in outcomes) > 100

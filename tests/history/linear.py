@@ -27,8 +27,10 @@ class Verdict(StrEnum):
 class Operation:
     """One operation of one client on one key.
 
-    `kind`: read, write (`value`), cas (`expected`, `value`), add (`value`). `output`: what was answered;
-    for a write nothing, for cas whether it was done. `end` is FOR_EVER where no answer came.
+    `kind`: read, write (`value`), cas (`expected`, `value`), add (`value`) to a number; push (`value`, the
+    answer is the length) and append (to a stream) to a tuple; put (`value`, the answer is how many were new)
+    into a set. `output`: what was answered; for a write nothing, for cas whether it was done. `end` is
+    FOR_EVER where no answer came.
     """
 
     client: str
@@ -57,6 +59,11 @@ def step(state: Any, one: Operation) -> tuple[bool, Any]:
     if one.kind == "cas":
         done = state == one.expected
         return not one.answered or one.output == done, one.value if done else state
+    if one.kind in {"push", "append"}:
+        after = (*state, one.value)
+        return not one.answered or one.kind == "append" or one.output == len(after), after
+    if one.kind == "put":
+        return not one.answered or one.output == (one.value not in state), state | {one.value}
     raise ValueError(f"no kind of operation: {one.kind}")
 
 

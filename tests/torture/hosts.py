@@ -1,14 +1,15 @@
-"""Hosts made of network namespaces, and links between them that can be cut, also in one direction.
+"""Hosts made of network namespaces, and links between them that can be cut, slowed and made to lose.
 
 Every host has an address of its own on a bridge in a namespace of ours; the machine's own network is not
 touched. A cut is a rule of nftables at the receiving host that drops what comes from another: silence, as of
-a pulled cable.
+a pulled cable. A slow host is one whose connections are led through delay.py.
 """
 
 import ctypes
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -62,6 +63,8 @@ class Hosts:
             call("ip", "-n", space, "link", "set", "lo", "up")
             self.nft(name, "add table inet cut")
             self.nft(name, "add chain inet cut in { type filter hook input priority 0; }")
+            self.nft(name, "add chain inet cut to { type nat hook prerouting priority -100; }")
+        self.delays: dict[str, subprocess.Popen[bytes]] = {}
 
     def space(self, name: str) -> str:
         return f"{self.tag}-{name}"
@@ -86,9 +89,34 @@ class Hosts:
             if other != name:
                 self.part(name, other)
 
+    def lose(self, name: str, percent: int) -> None:
+        """Of what comes to this host, some is lost."""
+        self.nft(name, f"add rule inet cut in ip saddr {NETWORK}.0/24 numgen random mod 100 < {percent} drop")
+
+    def narrow(self, name: str, rate: str) -> None:
+        """What this host sends passes at this rate at most."""
+        shape = ["rate", rate, "burst", "16kb", "latency", "400ms"]
+        call(*self.command(name, ["tc", "qdisc", "replace", "dev", "eth0", "root", "tbf", *shape]))
+
+    def delay(self, name: str, port: int, milliseconds: int) -> None:
+        """New connections to this port wait so long with every byte, in both directions."""
+        words = [sys.executable, "-m", "tests.torture.delay", str(port), str(milliseconds)]
+        self.delays[name] = subprocess.Popen(self.command(name, words), stdout=subprocess.PIPE)
+        stdout = self.delays[name].stdout
+        assert stdout
+        there = int(stdout.readline())
+        self.nft(name, f"add rule inet cut to ip saddr {NETWORK}.0/24 tcp dport {port} redirect to :{there}")
+
     def heal(self) -> None:
         for name in self.names:
             self.nft(name, "flush chain inet cut in")
+            self.nft(name, "flush chain inet cut to")
+            words = self.command(name, ["tc", "qdisc", "del", "dev", "eth0", "root"])
+            subprocess.run(words, capture_output=True, check=False)
+        for process in self.delays.values():
+            process.kill()
+            process.wait()
+        self.delays.clear()
 
     @contextmanager
     def on(self, name: str) -> Iterator[None]:
@@ -106,6 +134,7 @@ class Hosts:
             os.close(there)
 
     def close(self) -> None:
+        self.heal()
         for name in self.names:
             subprocess.run(["ip", "netns", "del", self.space(name)], capture_output=True, check=False)
         subprocess.run(["ip", "netns", "del", self.hub], capture_output=True, check=False)

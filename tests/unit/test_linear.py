@@ -44,6 +44,26 @@ def test_verdicts_that_anyone_can_check(history: list[Operation], verdict: Verdi
     assert register(history) is verdict
 
 
+def test_lists_and_sets_are_judged_as_wholes() -> None:
+    pushes = [Operation("c", "l", "push", 0, 1, 5, output=1), Operation("c", "l", "push", 2, FOR_EVER, 6)]
+    for seen, verdict in [
+        ((5,), "ok"),
+        ((5, 6), "ok"),
+        ((6,), "illegal"),
+        ((), "illegal"),
+        ((6, 5), "illegal"),
+    ]:
+        assert register([*pushes, read(3, 4, seen)], ()) == verdict
+    assert register([Operation("c", "l", "push", 0, 1, 5, output=2)], ()) is Verdict.ILLEGAL
+    stream = [Operation("c", "x", "append", 0, 1, 5), Operation("d", "x", "append", 0, 1, 6)]
+    assert register([*stream, read(3, 4, (6, 5))], ()) is Verdict.OK
+    assert register([*stream, read(3, 4, (6,))], ()) is Verdict.ILLEGAL
+    puts = [Operation("c", "s", "put", 0, 1, 5, output=1), Operation("c", "s", "put", 2, 3, 6, output=1)]
+    assert register([*puts, read(3, 4, frozenset({5, 6}))], frozenset()) is Verdict.OK
+    assert register([*puts, read(4, 5, frozenset({5}))], frozenset()) is Verdict.ILLEGAL
+    assert register([*puts, Operation("c", "s", "put", 4, 5, 6, output=1)], frozenset()) is Verdict.ILLEGAL
+
+
 def test_keys_are_judged_one_by_one() -> None:
     history = [write(0, 1, 1), Operation("r", "y", "read", 2, 3, output=9)]
     assert judge(history) == {"x": Verdict.OK, "y": Verdict.ILLEGAL}

@@ -182,7 +182,7 @@ pub fn hold(
     }
     let (slots, writes) = touched.map_or((SmallVec::new(), false), |touched| (touched.slots, touched.writes));
     // It was not run.
-    let refused = reply.bytes()[start..].starts_with(b"-NOREPLICAS");
+    let refused = [&b"-NOREPLICAS"[..], b"-EXECABORT"].iter().any(|code| reply.bytes()[start..].starts_with(code));
     let needs: SmallVec<[(u16, u64); 2]> =
         slots.into_iter().map(|slot| (slot, engine.tail.seq_of(slot))).filter(|_| !refused || !writes).collect();
     let free = needs.is_empty() || verdict(engine, &needs, writes, now_us) == Verdict::Leaves;

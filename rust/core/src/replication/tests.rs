@@ -503,6 +503,10 @@ fn without_a_replica_in_sync_strict_writes_are_refused_and_reads_go_on_once_that
     assert!(pair.heard(0).starts_with("-UNKNOWN outcome"), "nobody but us has it");
     assert_eq!(pair.heard(other), "$1 v -NOREPLICAS Not enough good replicas to write.");
     assert_eq!(pair.ask(third, &["SET", "x", "y"]), "-NOREPLICAS Not enough good replicas to write.");
+    assert_eq!(pair.ask(third, &["MULTI"]), "+OK");
+    assert_eq!(pair.ask(third, &["SET", "x", "y"]), "+QUEUED");
+    let refused = "-EXECABORT Transaction discarded because of: NOREPLICAS Not enough good replicas to write.";
+    assert_eq!(pair.ask(third, &["EXEC"]), refused, "it was surely not run");
     assert_eq!(pair.ask(third, &["FASTCACHE", "CONSISTENCY", "EVENTUAL"]), "+OK");
     assert_eq!(pair.ask(third, &["SET", "x", "y"]), "+OK");
 }
