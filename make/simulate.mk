@@ -10,11 +10,12 @@ simulate: dev-tools debug ## Tell and judge stories of failovers (STORIES=10000 
 
 .PHONY: torture
 
-SECONDS ?= 300
-RUNS ?= 1
+ROUNDS ?=
+ROW ?=
 
-torture: dev-tools debug ## Real processes under faults, histories judged; as root (SECONDS=300 RUNS=1 SEED=...)
-	@$(PYTHON) -m tests.torture --seconds $(SECONDS) --runs $(RUNS) $(if $(SEED),--seed $(SEED)) $(ARGS)
+torture: dev-tools debug ## Real processes under faults, histories judged; as root (ROUNDS=40 SEED=... ROW=R3 ARGS=...)
+	@$(PYTHON) -m tests.torture $(if $(ROW),--row $(ROW)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
+		$(if $(SEED),--seed $(SEED)) $(ARGS)
 
 .PHONY: bench-failover bench-replication bench-persistence
 

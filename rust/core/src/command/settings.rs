@@ -172,6 +172,7 @@ settings! {
     sanitize_dump_payload "sanitize-dump-payload" Kind::Choice(&["no", "yes", "clients"]), "no", run, "Accepted for compatibility.";
     acllog_max_len "acllog-max-len" Kind::Integer(0, ANY), "128", run, "Refusals that ACL LOG keeps.";
     repl_backlog_size "repl-backlog-size" Kind::Memory(1, ANY), "16mb", run, "Bytes of recent writes that are kept for replicas: one that lags further gets all slots anew.";
+    repl_compression "repl-compression" Kind::Boolean, "yes", run, "Whether what replicas and takers of slots are filled with is compressed on its way.";
     strict_prefixes "strict-prefixes" Kind::Text, "", run, "Beginnings of keys, with blanks between them, whose requests are strict: replies wait for the replicas.";
     max_unreplicated_ms "max-unreplicated-ms" Kind::Integer(0, i32::MAX as i64), "1000", run, "Age in ms of the oldest write that a replica in sync lacks at which further writes are refused; 0 for never.";
     replica_read_only "replica-read-only" Kind::Boolean, "yes", run, "Accepted for compatibility.";

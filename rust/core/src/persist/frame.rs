@@ -8,15 +8,14 @@
 //! The tag is the same in all frames of a file, and the number tells their order: a frame that stands where it does not
 //! belong is noticed.
 
+use crate::stream::squeeze::{self, Squeezer};
 use std::borrow::Cow;
 
 /// Bytes in front of what a frame stores.
 pub const HEAD: usize = 28;
 const MAGIC: [u8; 4] = *b"\xF7FC1";
 /// Longest content that is compressed.
-pub const MOST_PACKED: usize = 4 << 20;
-/// Shortest content that is compressed.
-const WORTH_PACKING: usize = 256;
+pub const MOST_PACKED: usize = squeeze::MOST;
 
 /// What a frame holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,8 +96,7 @@ impl Head {
 /// Packs frames and unpacks them.
 #[derive(Default)]
 pub struct Packer {
-    compressor: Option<zstd::bulk::Compressor<'static>>,
-    decompressor: Option<zstd::bulk::Decompressor<'static>>,
+    squeezer: Squeezer,
 }
 
 impl Packer {
@@ -106,19 +104,7 @@ impl Packer {
     pub fn pack(&mut self, kind: Kind, tag: u16, number: u64, content: &[u8], out: &mut Vec<u8>) {
         let start = out.len();
         out.resize(start + HEAD, 0);
-        let mut packed = false;
-        if (WORTH_PACKING..=MOST_PACKED).contains(&content.len()) {
-            if self.compressor.is_none() {
-                self.compressor = zstd::bulk::Compressor::new(1).ok();
-            }
-            let room = content.len() - content.len() / 16;
-            out.resize(start + HEAD + room, 0);
-            let squeezed = self.compressor.as_mut().and_then(|it| {
-                it.compress_to_buffer(content, &mut out[start + HEAD..]).ok() // It fails when there is not room enough.
-            });
-            out.truncate(start + HEAD + squeezed.unwrap_or(0));
-            packed = squeezed.is_some();
-        }
+        let packed = self.squeezer.squeeze(content, out);
         if !packed {
             out.extend_from_slice(content);
         }
@@ -142,11 +128,7 @@ impl Packer {
             return Err(Damage::Bad);
         }
         let content = if packed {
-            if self.decompressor.is_none() {
-                self.decompressor = zstd::bulk::Decompressor::new().ok();
-            }
-            let content = self.decompressor.as_mut().and_then(|it| it.decompress(stored, raw).ok());
-            Cow::Owned(content.filter(|content| content.len() == raw).ok_or(Damage::Bad)?)
+            Cow::Owned(self.squeezer.restore(stored, raw).ok_or(Damage::Bad)?)
         } else {
             Cow::Borrowed(stored)
         };

@@ -8,6 +8,7 @@
 
 use crate::slot::{SLOT_COUNT, SlotSet};
 use crate::stream::codec::Garbage;
+use crate::stream::squeeze::Squeezer;
 
 /// Bytes in front of a frame's fields.
 pub const HEAD: usize = 9;
@@ -40,6 +41,10 @@ pub enum Frame<'a> {
     Drops { slots: &'a [u8] },
     /// From the replica: what it has of some slots, (slot, digest) each; zero for nothing.
     Digests { pairs: &'a [u8] },
+    /// From the replica: it understands [`Frame::Packed`]. Sent only to mains that understand this.
+    Unpacks,
+    /// From the main: other frames, `len` bytes of them, squeezed.
+    Packed { len: u64, frames: &'a [u8] },
 }
 
 /// Begin a frame; returns where, for [`finish`].
@@ -66,6 +71,7 @@ pub const COPY: u8 = 3;
 pub const DIGESTS: u8 = 7;
 const OWES: u8 = 10;
 const DROPS: u8 = 11;
+const PACKED: u8 = 13;
 
 impl<'a> Frame<'a> {
     /// Append the frame.
@@ -125,6 +131,12 @@ impl<'a> Frame<'a> {
                 out.extend_from_slice(slots);
                 DROPS
             }
+            Frame::Unpacks => 12,
+            Frame::Packed { len, frames } => {
+                numbers(out, &[len]);
+                out.extend_from_slice(frames);
+                PACKED
+            }
         };
         out[at + 8] = kind;
         finish(out, at);
@@ -155,12 +167,29 @@ impl<'a> Frame<'a> {
             9 => Frame::Filling { copied: fields.number()?, seq: fields.number()?, clock: fields.number()? },
             OWES if fields.0.len().is_multiple_of(2) => Frame::Owes { slots: fields.rest() },
             DROPS if fields.0.len().is_multiple_of(2) => Frame::Drops { slots: fields.rest() },
+            12 => Frame::Unpacks,
+            PACKED => Frame::Packed { len: fields.number()?, frames: fields.rest() },
             _ => return Err(Garbage("there is no such frame")),
         };
         if !fields.0.is_empty() {
             return Err(Garbage("a frame is longer than what it says"));
         }
         Ok(Some((frame, 4 + len)))
+    }
+}
+
+/// Put what was written from `at` on into one frame, if that makes it smaller.
+pub fn pack(squeezer: &mut Squeezer, out: &mut Vec<u8>, at: usize) {
+    let (len, frames) = (out.len() - at, out.len());
+    let packed = begin(out, PACKED);
+    out.extend_from_slice(&(len as u64).to_le_bytes());
+    let (content, mut squeezed) = (&out[at..frames], Vec::new());
+    if squeezer.squeeze(content, &mut squeezed) {
+        out.extend_from_slice(&squeezed);
+        finish(out, packed);
+        out.drain(at..frames);
+    } else {
+        out.truncate(frames);
     }
 }
 
@@ -212,7 +241,7 @@ impl<'a> Fields<'a> {
 mod tests {
     use super::*;
 
-    const SAMPLES: [Frame<'static>; 12] = [
+    const SAMPLES: [Frame<'static>; 14] = [
         Frame::Start { run: b"a/7", seq: 9, whole: true },
         Frame::Tail { seq: u64::MAX, clock: 5, records: b"abc" },
         Frame::Tail { seq: 1, clock: 5, records: b"" },
@@ -225,6 +254,8 @@ mod tests {
         Frame::Filling { copied: 3, seq: 7, clock: 1 },
         Frame::Owes { slots: &[1, 0, 2, 0] },
         Frame::Drops { slots: &[255, 63] },
+        Frame::Unpacks,
+        Frame::Packed { len: 70, frames: b"squeezed" },
     ];
 
     #[test]

@@ -389,9 +389,10 @@ fn lost(engine: &Engine, before: &Membership, now: &Membership, source: &Source)
 }
 
 /// What numbers of records mean something within: the life of the process, and the time since which they are kept. The
-/// third part says that we understand [`frames::Frame::Filling`]: to a node of an older release it is part of the name.
+/// third part says what we understand besides ([`frames::Frame::Filling`], `z` for [`frames::Frame::Unpacks`]): to a node of an
+/// older release it is part of the name.
 pub fn run_of(engine: &Engine) -> String {
-    format!("{}/{:x}/f", engine.run_id, engine.tail.run())
+    format!("{}/{:x}/fz", engine.run_id, engine.tail.run())
 }
 
 /// What a replica asks for.

@@ -12,6 +12,7 @@ use crate::store::keyspace::{DATABASES, Whereabouts};
 use crate::stream::SlotSet;
 use crate::stream::apply::{Applier, look_ahead};
 use crate::stream::codec::{self, Failure, Garbage, Reader};
+use crate::stream::squeeze::Squeezer;
 use crate::stream::tail::{Kind, Record};
 use smallvec::SmallVec;
 use std::collections::HashSet;
@@ -75,6 +76,9 @@ pub struct Sink {
     /// What was greeted with: the answer to the password, the one to the question.
     pub greeted: Greeting,
     applier: Applier,
+    squeezer: Squeezer,
+    /// Whether it is still to be said that we understand squeezed frames.
+    unpacks: bool,
     arriving: Option<Arriving>,
     found: Vec<Whereabouts>,
     /// Slots whose digests are to be told.
@@ -154,6 +158,8 @@ impl Sink {
             promised: 0,
             greeted: Greeting::Question,
             applier: Applier::new(),
+            squeezer: Squeezer::default(),
+            unpacks: false,
             arriving: None,
             found: Vec::new(),
             telling: SlotSet::default(),
@@ -172,7 +178,9 @@ impl Sink {
                 (self.seq, self.applied, self.based) = (seq, seq, !whole);
                 self.whole = self.based && self.lacking.is_empty();
                 (self.released, self.offered, self.completed) = (SlotSet::default(), SlotSet::default(), 0);
-                self.reports = self.run.split('/').nth(2).is_some();
+                let features = self.run.split('/').nth(2);
+                self.reports = features.is_some();
+                self.unpacks = features.is_some_and(|features| features.contains('z'));
                 self.begun = true;
                 self.copied = if whole { 0 } else { self.slots.len() - self.lacking.len() };
                 self.telling = if whole { self.slots.clone() } else { SlotSet::default() };
@@ -239,7 +247,22 @@ impl Sink {
                 self.over = true;
             }
             Frame::Final { .. } => return Err("it hands over what does not move".into()),
-            Frame::Ack { .. } | Frame::Filling { .. } | Frame::Digests { .. } => {
+            Frame::Packed { len, frames } => {
+                let garbage = || "squeezed frames cannot be read".to_owned();
+                let frames = usize::try_from(len).ok().and_then(|len| self.squeezer.restore(frames, len));
+                let (frames, mut used) = (frames.ok_or_else(garbage)?, 0);
+                while let Some((frame, len)) = Frame::parse(&frames[used..]).map_err(|garbage| garbage.to_string())? {
+                    if matches!(frame, Frame::Packed { .. }) {
+                        return Err(garbage());
+                    }
+                    self.take(engine, frame, now_ms)?;
+                    used += len;
+                }
+                if used < frames.len() {
+                    return Err(garbage());
+                }
+            }
+            Frame::Ack { .. } | Frame::Filling { .. } | Frame::Digests { .. } | Frame::Unpacks => {
                 return Err("it sends what only a replica sends".into());
             }
         }
@@ -326,6 +349,9 @@ impl Sink {
             self.offered.add(&self.unsaid);
             self.telling.add(&self.unsaid.common(&self.lacking));
             self.unsaid = SlotSet::default();
+        }
+        if std::mem::take(&mut self.unpacks) {
+            Frame::Unpacks.write(out);
         }
         if !self.telling.is_empty() {
             self.tell_digests(engine, out);

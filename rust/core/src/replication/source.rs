@@ -14,6 +14,7 @@ use crate::store::Store;
 use crate::store::keyspace::DATABASES;
 use crate::stream::SlotSet;
 use crate::stream::codec;
+use crate::stream::squeeze::Squeezer;
 use crate::stream::tail::{self, Cursor, Kind, Lost, Record, Tail};
 use std::collections::VecDeque;
 
@@ -61,6 +62,10 @@ pub struct Source {
     later: Vec<(u16, Option<u64>)>,
     /// What is to be said first: which slots came and went.
     news: Vec<u8>,
+    /// Whether what is copied may be squeezed; whether it understands that.
+    pub squeezes: bool,
+    unpacks: bool,
+    squeezer: Squeezer,
     /// Bytes that may be copied now, where that is limited.
     pub allowance: Option<i64>,
     /// Whether it had everything once; since then only slots that came later may be missing. Whether any did.
@@ -117,6 +122,9 @@ impl Source {
             withheld: SlotSet::default(),
             later: Vec::new(),
             news: Vec::new(),
+            squeezes: true,
+            unpacks: false,
+            squeezer: Squeezer::default(),
             allowance: None,
             based: whole,
             grew: false,
@@ -139,16 +147,7 @@ impl Source {
         }
         out.append(&mut self.news);
         self.send_tail(tail, out, now)?;
-        let mut entries = 0;
-        while !self.whole && out.len() < ROOM && entries < ENTRIES_IN_A_TURN && self.may_copy() {
-            let before = out.len();
-            let Some(seen) = self.copy_some(tail, store, out, now) else { break };
-            entries += seen;
-            self.bytes += (out.len() - before) as u64;
-            if let Some(allowance) = &mut self.allowance {
-                *allowance -= (out.len() - before) as i64;
-            }
-        }
+        self.copy(tail, store, out, now);
         if self.handed.is_none() && self.settled() && self.hands_over.is_some_and(|last| self.acked >= last) {
             // We serve these slots no more, so nothing can follow; and should this get lost, nothing is missing.
             Frame::Final { seq: self.sent }.write(out);
@@ -190,6 +189,28 @@ impl Source {
             }
         }
         Ok(())
+    }
+
+    /// Copy as much as there is room for in one turn.
+    fn copy(&mut self, tail: &mut Tail, store: &Store, out: &mut Vec<u8>, now: u64) {
+        let (start, mut entries) = (out.len(), 0);
+        while !self.whole && out.len() < ROOM && entries < ENTRIES_IN_A_TURN && self.may_copy() {
+            let before = out.len();
+            let Some(seen) = self.copy_some(tail, store, out, now) else { break };
+            entries += seen;
+            if let Some(allowance) = &mut self.allowance {
+                *allowance -= (out.len() - before) as i64;
+            }
+        }
+        let plain = out.len() - start;
+        if self.squeezes && self.unpacks && plain > 0 {
+            frames::pack(&mut self.squeezer, out, start);
+        }
+        let sent = out.len() - start;
+        self.bytes += sent as u64;
+        if let Some(allowance) = &mut self.allowance {
+            *allowance += (plain - sent) as i64;
+        }
     }
 
     /// Copy the next slot or a slice of it: how many entries that were, `None` when there is nothing to be done now.
@@ -395,6 +416,10 @@ impl Source {
                     return Err("it tells more slots than there are");
                 }
                 self.due.extend(frames::pairs(pairs).map(|(slot, digest)| (slot, Some(digest))));
+                Ok(())
+            }
+            Frame::Unpacks => {
+                self.unpacks = true;
                 Ok(())
             }
             _ => Err("it sends what only a main sends"),

@@ -236,6 +236,30 @@ fn libraries_of_functions_travel_with_the_copy_and_with_the_tail() {
 }
 
 #[test]
+fn what_is_copied_is_squeezed_for_those_who_understand_it() {
+    let sent = |squeezes: bool, understood: bool| {
+        let mut pair = Pair::new(3);
+        for number in 0..500 {
+            pair.main.ask(&["SET", &format!("key{number}"), &"as before ".repeat(20)]);
+        }
+        pair.connect();
+        pair.main.engine.replication.as_mut().unwrap().sources[0].squeezes = squeezes;
+        if !understood {
+            // As one of an older release names its run.
+            let run = super::run_of(&pair.main.engine).replace('z', "");
+            pair.wire.clear();
+            Frame::Start { run: run.as_bytes(), seq: 0, whole: true }.write(&mut pair.wire);
+        }
+        pair.settle();
+        pair.same();
+        pair.main.engine.replication.as_ref().unwrap().sources[0].bytes
+    };
+    let (squeezed, plain) = (sent(true, true), sent(false, true));
+    assert!(squeezed * 2 < plain, "{squeezed} of {plain} bytes");
+    assert_eq!(sent(true, false), plain);
+}
+
+#[test]
 fn a_replica_is_what_its_main_is_however_the_wire_is_cut_and_whenever_it_breaks() {
     for seed in 0..6 {
         let mut pair = Pair::new(seed);

@@ -98,6 +98,7 @@ impl EventLoop {
         let Some(mut replication) = self.engine.replication.take() else { return };
         let bound = self.engine.settings.number(Name::max_unreplicated_ms) as u64;
         replication.note_lag(self.engine.tail.seq(), now / 1000, bound);
+        let squeezes = self.engine.settings.is_on(Name::repl_compression);
         let mut fed = Vec::new();
         let Replication { sources, pace, counts, .. } = &mut *replication;
         pace.allow(sources, now);
@@ -107,6 +108,7 @@ impl EventLoop {
             if before >= ROOM {
                 continue;
             }
+            source.squeezes = squeezes;
             let allowed = source.allowance;
             let pumped = source.pump(&mut self.engine.tail, &self.engine.store, &mut client.pending, now);
             if let (Some(allowed), Some(left)) = (allowed, source.allowance) {

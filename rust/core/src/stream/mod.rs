@@ -7,6 +7,7 @@
 //! * [`copy`]: slots as they were at one point in time, in slices, while writes go on.
 //! * [`record`]: what `dispatch` does after a command that changed something: puts it on the tail, as the command's
 //!   words where that is safe and cheap, or else by its effect.
+//! * [`squeeze`]: both made smaller for the way.
 //! * [`apply`]: the other end: records into an engine.
 //!
 //! A new command needs nothing to be right here: what is not known is recorded by effect, the whole entry of each key
@@ -21,6 +22,7 @@ mod listpack;
 mod of_stream;
 pub mod rdb;
 pub mod record;
+pub mod squeeze;
 pub mod tail;
 #[cfg(test)]
 pub mod tests;
