@@ -85,6 +85,8 @@ class Lab:
             "TF_VAR_suite": SUITE,
             "FASTCACHE_BUNDLE": str(scratch / "bundle"),
             "ANSIBLE_NOCOLOR": "1",
+            # Every run with its times, for whoever watches a story.
+            "ANSIBLE_LOG_PATH": str(scratch / "ansible.log"),
         }
         self.secrets = scratch / "secrets"
         #: What every run of a playbook is told besides: the inventory of these tests.
