@@ -95,7 +95,13 @@ class Lab:
     # What it stands on
 
     def make_bundle(self, *, release: bool = False) -> None:
-        """A debug build: it is there already when `make test` runs, and speed is judged elsewhere."""
+        """A debug build: it is there already when `make test` runs, and speed is judged elsewhere.
+
+        FASTCACHE_BUNDLE names one that is packed already, with PACKAGES in it.
+        """
+        if packed := os.environ.get("FASTCACHE_BUNDLE"):
+            shutil.copytree(packed, self.scratch / "bundle")
+            return
         wheel = os.environ.get("FASTCACHE_WHEEL")
         build = ["--wheel", wheel] if wheel else [] if release else ["--debug"]
         self.run(
