@@ -38,6 +38,8 @@ PUBLISHING_SHARE = 0.2
 LONGEST_REST_SECONDS = 0.05
 # Checks a second at start; later they stay as spread as they began.
 FIRST_CHECKS_PER_SECOND = 1000
+# Timers end a little early or late.
+CLOCK_SECONDS = 0.005
 # A claim of a higher epoch than this is nonsense, not a cluster with a past.
 HIGHEST_EPOCH = 1 << 48
 
@@ -94,7 +96,11 @@ class Service:
         self.alarms: dict[Key, asyncio.Future[None]] = {}
         # Whom to look at at once, since their last check began.
         self.suspects: set[Key] = set()
+        # When the last check of each began. It outlives the watcher: who leaves and comes back is not asked
+        # again at once.
+        self.begun: dict[Key, float] = {}
         self.publishes = 0
+        self.checks_too_soon = 0
         self.compose_seconds = 0.0
         # One thread: the store sees one call at a time, in order.
         self.thread = ThreadPoolExecutor(1, "store")
@@ -222,6 +228,8 @@ class Service:
         """Have a watcher for every member and none for others."""
         for key in [key for key in self.watchers if key not in self.registry.records]:
             self.watchers.pop(key).cancel()
+        past = asyncio.get_running_loop().time() - self.pace.interval
+        self.begun = {key: at for key, at in self.begun.items() if key in self.registry.records or at > past}
         fresh = [key for key in self.registry.records if key not in self.watchers]
         spread = min(len(fresh) / FIRST_CHECKS_PER_SECOND, self.pace.interval)
         for number, key in enumerate(fresh):
@@ -237,28 +245,45 @@ class Service:
     async def watch(self, key: Key, delay: float) -> None:
         """Check one member for ever. Word that it may have died wakes us early, but not again and again."""
         loop = asyncio.get_running_loop()
-        due = loop.time() + delay
+        due = max(loop.time() + delay, self.begun.get(key, float("-inf")) + self.pace.suspect_interval)
         await self.sleep_until(key, due, due)
+        hurried = False
         try:
             while record := self.registry.records.get(key):
                 began = loop.time()
                 member = record.member
                 self.suspects.discard(key)
+                self.note_beginning(key, record, began, hurried=hurried)
                 check = await self.prober.check(member)
                 if record.member is member:  # else it moved meanwhile, and this says nothing about it
                     self.take_in(record, check)
                     if check.failure is None and member.kind == "node" and self.replication.on:
                         await self.replication.listen(member)
-                urgent = self.replication.on and member.kind == "node"
-                pause = decide.next_check_in(record.judgement, self.pace, urgent=urgent)
+                pause = decide.next_check_in(record.judgement, self.pace, urgent=self.urgent(record))
                 # From the time it was due: drift would let many checks gather at one moment.
                 due = max(due, began - self.pace.interval) + pause
                 due = max(due, loop.time())
-                soonest = self.pace.urgent_interval if urgent else self.pace.suspect_interval
-                await self.sleep_until(key, due, min(due, began + soonest))
+                woken = await self.sleep_until(key, due, min(due, began + self.soonest(record)))
+                hurried = woken or pause < self.pace.interval
         finally:
             if record := self.registry.records.get(key):
                 self.prober.forget(record.member)
+
+    def urgent(self, record: Record) -> bool:
+        """Whether somebody may be waiting for another main."""
+        return self.replication.on and record.member.kind == "node"
+
+    def soonest(self, record: Record) -> float:
+        """How long after a check the next one may begin at the earliest, whatever we hear meanwhile."""
+        return self.pace.urgent_interval if self.urgent(record) else self.pace.suspect_interval
+
+    def note_beginning(self, key: Key, record: Record, now: float, *, hurried: bool) -> None:
+        """Count a check that begins; one before its time is one too many, and a fault of ours."""
+        record.hurried_checks += hurried
+        gap = now - self.begun.get(key, float("-inf"))
+        if gap < min(self.soonest(record), self.pace.interval) - CLOCK_SECONDS:
+            self.checks_too_soon += 1
+        self.begun[key] = now
 
     def take_in(self, record: Record, check: decide.Check) -> None:
         """Judge, and tell when the verdict changed."""
@@ -281,8 +306,8 @@ class Service:
             if unasked and record.member.kind == suspect.member.kind and (alarm := self.alarms.get(key)):
                 ring(alarm)
 
-    async def sleep_until(self, key: Key, due: float, earliest: float) -> None:
-        """Sleep until `due`, or until an alarm but then at least until `earliest`."""
+    async def sleep_until(self, key: Key, due: float, earliest: float) -> bool:
+        """Sleep until `due`, or until an alarm but then at least until `earliest`; says whether one rang."""
         loop = asyncio.get_running_loop()
         alarm: asyncio.Future[None] = loop.create_future()
         self.alarms[key] = alarm
@@ -295,8 +320,10 @@ class Service:
             timer.cancel()
             if self.alarms.get(key) is alarm:
                 del self.alarms[key]
+        woken = loop.time() < due - CLOCK_SECONDS
         if (rest := earliest - loop.time()) > 0:
             await asyncio.sleep(rest)
+        return woken
 
     def report(self, node_id: str, reporter: str) -> bool:
         """A proxy could not get through to a node; says whether we know both."""

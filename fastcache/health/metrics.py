@@ -32,6 +32,11 @@ class ServiceCollector(Collector):
         yield CounterMetricFamily(
             "fastcache_topology_updates", "Topologies published or taken over.", service.publishes
         )
+        yield CounterMetricFamily(
+            "fastcache_health_checks_too_soon",
+            "Checks that began sooner after the last one of their member than the profile allows: none.",
+            service.checks_too_soon,
+        )
         yield from replication_metrics(service)
         yield from rebalance_metrics(service)
         slots = service.current.topology.slots_down() if service.current else 0
@@ -42,16 +47,22 @@ class ServiceCollector(Collector):
             "fastcache_member_check_seconds", "How long the last answered check took.", labels=labels
         )
         checks = CounterMetricFamily("fastcache_health_checks", "Checks made.", labels=labels)
+        hurried = CounterMetricFamily(
+            "fastcache_health_checks_hurried",
+            "Checks made before the interval's end, because of a report or a doubt.",
+            labels=labels,
+        )
         failures = CounterMetricFamily("fastcache_health_check_failures", "Checks failed.", labels=labels)
         values = {Health.HEALTHY: 1, Health.UNHEALTHY: 0, Health.UNKNOWN: -1}
         for record in service.registry:
             labelled = [record.member.kind, record.member.id]
             up.add_metric(labelled, values[record.judgement.status])
             checks.add_metric(labelled, record.checks)
+            hurried.add_metric(labelled, record.hurried_checks)
             failures.add_metric(labelled, record.failed_checks)
             if record.check and not record.check.failure:
                 seconds.add_metric(labelled, record.check.milliseconds / 1000)
-        yield from (up, seconds, checks, failures)
+        yield from (up, seconds, checks, hurried, failures)
 
 
 def replication_metrics(service: Service) -> Iterator[Metric]:

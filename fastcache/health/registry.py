@@ -77,6 +77,8 @@ class Record:
     check: Check | None = None
     checks: int = 0
     failed_checks: int = 0
+    # Of these, how many did not wait for the interval's end, because it was reported or in doubt.
+    hurried_checks: int = 0
 
     def told(self) -> Told:
         """For the REST interface."""

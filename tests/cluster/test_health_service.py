@@ -3,6 +3,7 @@
 import http.client
 import json
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,44 @@ def test_a_node_is_asked_once_per_interval_however_many_want_to_know(
         gaps = [later - earlier for earlier, later in zip(node.asked, node.asked[1:], strict=False)]
         assert len(gaps) >= 4
         assert min(gaps[1:]) > 0.4, gaps
+    assert figure(service, "fastcache_health_checks_too_soon_total") == 0
+
+
+def test_who_leaves_and_comes_back_or_is_reported_again_and_again_is_not_asked_more_often(
+    start: Start, nodes: list[StandIn]
+) -> None:
+    """Members that register anew, proxies that complain all the time: the profile says how often to ask."""
+    interval, soonest = 1.0, 0.5
+    service = start(
+        nodes=listed(nodes[:1]), **{"interval": interval, "timeout": 0.4, "suspect-interval": soonest}
+    )
+    service.ask("POST", "/proxies", {"id": "p1", "host": "127.0.0.1", "port": nodes[1].port})
+    newcomer = {"id": "n9", "host": "127.0.0.1", "port": nodes[2].port}
+    service.ask("POST", "/nodes", newcomer)
+    until("all are up", lambda: service.status("n1") == service.status("n9") == "HEALTHY")
+    began, before = time.monotonic(), [len(node.asked) for node in nodes]
+    while time.monotonic() < began + 4:
+        report = {"proxy": "p1", "reports": [{"node": "n1", "kind": "refused"}]}
+        service.ask("POST", "/reports", report)
+        service.ask("DELETE", "/nodes/n9")
+        service.ask("POST", "/nodes", newcomer)
+    passed = time.monotonic() - began
+    reported, proxy, wavering = (len(node.asked) - known for node, known in zip(nodes, before, strict=True))
+    assert 2 <= reported <= passed / soonest + 1, "a report brings a check forward, but not again and again"
+    assert proxy <= passed / interval + 1
+    assert wavering <= passed / soonest + 1, "leaving and coming back is no way to be asked at once"
+    assert figure(service, "fastcache_health_checks_too_soon_total") == 0
+    hurried = figure(service, 'fastcache_health_checks_hurried_total{id="n1",kind="node"}')
+    checks = figure(service, 'fastcache_health_checks_total{id="n1",kind="node"}')
+    assert hurried > 0
+    assert checks - hurried <= (time.monotonic() - began) / interval + 4, "none but those beyond the interval"
+
+
+def figure(service: HealthProcess, name: str) -> float:
+    """A line of the metrics."""
+    with urllib.request.urlopen(f"{service.url}/metrics", timeout=10) as reply:
+        lines = reply.read().decode().splitlines()
+    return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{name} "))
 
 
 def test_nodes_register_and_the_first_placement_waits_for_all_of_them(
