@@ -1,5 +1,6 @@
 """Commands, scripts and transactions whose keys lie on several nodes, through two proxies at once."""
 
+import contextlib
 import itertools
 import threading
 import time
@@ -151,6 +152,89 @@ def test_streams_of_all_nodes_are_read_in_their_order(doors: list["redis.Redis"]
     assert list(dict(read)) == [apart[1], apart[3]]
     assert door.execute_command(*words) in ({}, [], None)
     assert door.xpending(apart[3], "group")["pending"] == 1
+
+
+def test_news_of_streams_of_all_nodes_are_waited_for(doors: list["redis.Redis"], apart: list[str]) -> None:
+    """What comes after the question is heard, from every stream, once; and `$` is where they ended then."""
+    reader, writer = doors
+    writer.xadd(apart[0], {"f": "before"})
+    read: list[object] = []
+
+    def wait(*words: object) -> threading.Thread:
+        thread = threading.Thread(target=lambda: read.append(reader.execute_command(*words)))
+        thread.start()
+        until(lambda: any(one["cmd"].startswith("xread") for one in writer.client_list()), "somebody waits")
+        return thread
+
+    def told(reply: object) -> dict[str, list[tuple[str, dict[str, str]]]]:
+        pairs = dict(reply)  # type: ignore[call-overload]
+        return {key: [tuple(entry) for entry in entries] for key, entries in pairs.items()}
+
+    for number, key in enumerate(apart):
+        thread = wait("XREAD", "BLOCK", 30_000, "STREAMS", *apart, *["$"] * 4)
+        time.sleep(0.1)
+        writer.xadd(key, {"f": number}, id=f"9999999999999-{number + 1}")
+        thread.join(30)
+        assert told(read.pop()) == {key: [(f"9999999999999-{number + 1}", {"f": str(number)})]}
+    # Over what is there already nobody waits, and nothing is lost between two questions.
+    seen = dict.fromkeys(apart, "0")
+    everything = told(reader.xread(seen, block=30_000))
+    assert sum(map(len, everything.values())) == 5
+    began = time.monotonic()
+    assert reader.xread(dict.fromkeys(apart, "9999999999999-9"), block=300) in (None, [], {})
+    assert 0.25 < time.monotonic() - began < 10
+    for words, text in (
+        (("XREAD", "BLOCK", "x", "STREAMS", *apart, *["0"] * 4), "not an integer"),
+        (("XREAD", "BLOCK", "-1", "STREAMS", *apart, *["0"] * 4), "negative"),
+        (("XREAD", "BLOCK", "1", "STREAMS", *apart, *["nonsense"] * 4), "Invalid stream ID"),
+        (("XREADGROUP", "GROUP", "none", "me", "BLOCK", "1", "STREAMS", *apart, *[">"] * 4), "NOGROUP"),
+    ):
+        with pytest.raises(redis.ResponseError, match=text):
+            reader.execute_command(*words)
+
+
+def test_two_of_a_group_wait_for_streams_of_all_nodes_and_each_entry_goes_to_one(
+    cluster: Embedded, doors: list["redis.Redis"], apart: list[str]
+) -> None:
+    for key in apart:
+        doors[0].xgroup_create(key, "group", mkstream=True)
+    got: list[tuple[int, str]] = []
+    total = 40
+
+    def consume(number: int) -> None:
+        with redis.Redis(port=cluster.port_of("proxy") + number, socket_timeout=60, protocol=3) as client:
+            while len(got) < total:
+                found = client.xreadgroup(
+                    "group", f"c{number}", dict.fromkeys(apart, ">"), block=1000, count=1
+                )
+                for key, batches in (found or {}).items():  # type: ignore[union-attr]
+                    for entries in batches:
+                        got.extend((number, f"{key}{identity}") for identity, _ in entries)
+                        client.xack(key, "group", *(identity for identity, _ in entries))
+
+    threads = [threading.Thread(target=consume, args=(number,)) for number in (0, 1)]
+    for thread in threads:
+        thread.start()
+    time.sleep(0.3)
+    # Who waits and finds nothing wakes nobody: no questions go round while nothing happens.
+    before = asked_of_nodes(cluster)
+    time.sleep(0.5)
+    assert asked_of_nodes(cluster) - before < 200
+    for number in range(total):
+        doors[number % 2].xadd(apart[number % 4], {"n": number})
+    for thread in threads:
+        thread.join(60)
+    assert len(got) == len({entry for _, entry in got}) == total
+    assert all(doors[0].xpending(key, "group")["pending"] == 0 for key in apart)
+
+
+def asked_of_nodes(cluster: Embedded) -> int:
+    """Commands that all nodes have run."""
+    with contextlib.ExitStack() as stack:
+        nodes = [
+            stack.enter_context(redis.Redis(port=cluster.port_of("node") + number)) for number in range(NODES)
+        ]
+        return sum(int(node.info("stats")["total_commands_processed"]) for node in nodes)
 
 
 def test_a_waiting_client_gets_what_a_script_over_nodes_adds(

@@ -48,6 +48,8 @@ pub struct Client {
     pub patterns: Vec<Box<[u8]>>,
     /// Sharded channels it listens to.
     pub shard_channels: Vec<Box<[u8]>>,
+    /// For how many listeners it listens to something, where that is not one (FASTCACHE LISTENERS).
+    pub stands_for: super::pubsub::StandsFor,
     /// What it waits for.
     pub blocked: Option<Blocked>,
     /// CLIENT REPLY: what becomes of replies.
@@ -90,6 +92,8 @@ pub struct Client {
     pub held: std::collections::VecDeque<crate::replication::strict::Held>,
     /// The last record of what it has written, for WAIT.
     pub wrote: u64,
+    /// It is another proxy that asks what its clients want to know (FASTCACHE PEER): no client in lists.
+    pub peer: bool,
     /// It splits requests by node: keys of several slots at once are all right.
     pub routed: bool,
 }
@@ -167,6 +171,7 @@ impl Client {
             channels: Vec::new(),
             patterns: Vec::new(),
             shard_channels: Vec::new(),
+            stands_for: None,
             blocked: None,
             replies: Replies::On,
             no_evict: false,
@@ -185,6 +190,7 @@ impl Client {
             tracking: None,
             reads_copies: false,
             routed: false,
+            peer: false,
             stream: None,
             wrote: 0,
             consistency: None,

@@ -139,6 +139,7 @@ pub fn list(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     let now = ctx.engine.store.now();
     let wanted = |client: &Client| {
         !client.dead
+            && !client.peer
             && class.is_none_or(|class| Class::of(client) == class)
             && ids.as_ref().is_none_or(|ids| ids.contains(&(client.id as i64)))
     };
@@ -183,6 +184,7 @@ struct Chosen<'a> {
 impl Chosen<'_> {
     fn takes(&self, client: &Client, now: u64) -> bool {
         !client.dead
+            && !client.peer
             && self.id.is_none_or(|id| client.id == id)
             && self.class.is_none_or(|class| Class::of(client) == class)
             && self.user.is_none_or(|user| client.user == user)

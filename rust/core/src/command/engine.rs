@@ -39,8 +39,8 @@ pub struct Engine {
     pub patterns: Vec<(Box<[u8]>, Vec<Token>)>,
     /// Who listens to a sharded channel.
     pub shard_channels: HashMap<Box<[u8]>, Vec<Token>>,
-    /// What lost its last listener; `None` where nobody asks.
-    pub forsaken: Option<Vec<(super::pubsub::Way, Box<[u8]>)>>,
+    /// What was begun or ended to be listened to; `None` where nobody asks.
+    pub audiences: Option<Vec<(super::pubsub::Way, Box<[u8]>)>>,
     /// Classes of keyspace events that are published.
     pub events: u32,
     /// Changes since the start.
@@ -205,7 +205,7 @@ impl Engine {
             channels: HashMap::new(),
             patterns: Vec::new(),
             shard_channels: HashMap::new(),
-            forsaken: None,
+            audiences: None,
             events: 0,
             changes: 0,
             stats: Stats::default(),

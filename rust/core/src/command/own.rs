@@ -66,6 +66,16 @@ pub const COMMANDS: &[Command] = &[Command {
             ..sub("routed", super::cluster::topology::routed, 2, flag::LOADING | flag::STALE | flag::FAST)
         },
         Command {
+            summary: "Says for how many listeners this connection listens to something; proxies say it.",
+            syntax: "<CHANNEL | PATTERN | SHARD> name count",
+            ..sub("listeners", super::pubsub::listeners, 5, flag::NOSCRIPT | flag::LOADING | flag::STALE)
+        },
+        Command {
+            summary: "Asks a proxy for its part of what concerns the clients of all proxies; they say it to one another.",
+            syntax: "run-id command [argument ...]",
+            ..sub("peer", peer, -4, flag::ADMIN | flag::NOSCRIPT | flag::NO_MULTI | flag::LOADING | flag::STALE)
+        },
+        Command {
             summary: "Tells the values of keys as DUMP does, each with when it expires (Unix milliseconds; -1 for never).",
             syntax: "most-bytes key [key ...]",
             keys: &[keys(3, -1, 1, READ)],
@@ -164,6 +174,11 @@ fn statistics(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
         ctx.out.integer(value as i64);
     }
     Ok(())
+}
+
+/// Proxies answer it before it comes here.
+fn peer(_: &mut Ctx<'_>, _: &Args<'_>) -> Done {
+    Err(Fault::of("ERR only a proxy has peers"))
 }
 
 fn help(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {

@@ -1,11 +1,12 @@
 //! Channels: SUBSCRIBE, PUBLISH and their like, and the keyspace events that travel on them.
 
 use super::client::{Client, Token};
-use super::fault::Done;
+use super::fault::{Done, Fault};
 use super::notify::{KEYEVENT, KEYSPACE};
 use super::table::{Begin, Command, Find, KeySpec, KeyUse, flag};
 use super::{Ctx, Engine};
 use crate::resp::{Args, Reply};
+use std::collections::HashMap;
 
 const LISTEN: u32 = flag::PUBSUB | flag::NOSCRIPT | flag::LOADING | flag::STALE;
 const TELL: u32 = flag::PUBSUB | flag::LOADING | flag::STALE;
@@ -156,6 +157,9 @@ pub fn takes_patterns(row: &Command) -> bool {
     row.name == "psubscribe"
 }
 
+/// For how many listeners a connection stands, where that is not one.
+pub type StandsFor = Option<Box<HashMap<(Way, Box<[u8]>), usize>>>;
+
 /// The three ways to listen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Way {
@@ -168,6 +172,11 @@ pub enum Way {
 }
 
 impl Way {
+    fn named(args: &Args<'_>, at: usize) -> Option<Way> {
+        let ways = [("CHANNEL", Way::Channel), ("PATTERN", Way::Pattern), ("SHARD", Way::Shard)];
+        ways.into_iter().find(|(name, _)| args.is(at, name)).map(|(_, way)| way)
+    }
+
     fn of(self, client: &mut Client) -> &mut Vec<Box<[u8]>> {
         match self {
             Way::Channel => &mut client.channels,
@@ -210,6 +219,9 @@ fn stop_listening(ctx: &mut Ctx<'_>, args: &Args<'_>, way: Way, word: &[u8]) -> 
     }
     for name in names {
         way.of(ctx.client).retain(|each| *each != name);
+        if let Some(numbers) = &mut ctx.client.stands_for {
+            numbers.remove(&(way, name.clone()));
+        }
         drop_listener(ctx.engine, way, &name, ctx.client.token);
         ctx.out.push(3);
         ctx.out.bulk(word);
@@ -220,6 +232,7 @@ fn stop_listening(ctx: &mut Ctx<'_>, args: &Args<'_>, way: Way, word: &[u8]) -> 
 }
 
 fn add(engine: &mut Engine, way: Way, name: &[u8], token: Token) {
+    note_audience(engine, way, name);
     match way {
         Way::Channel => engine.channels.entry(name.into()).or_default().push(token),
         Way::Shard => engine.shard_channels.entry(name.into()).or_default().push(token),
@@ -231,34 +244,68 @@ fn add(engine: &mut Engine, way: Way, name: &[u8], token: Token) {
 }
 
 fn drop_listener(engine: &mut Engine, way: Way, name: &[u8], token: Token) {
-    let left = if way == Way::Pattern {
+    note_audience(engine, way, name);
+    if way == Way::Pattern {
         if let Some((_, tokens)) = engine.patterns.iter_mut().find(|(each, _)| **each == *name) {
             tokens.retain(|&each| each != token);
         }
-        let before = engine.patterns.len();
-        engine.patterns.retain(|(_, tokens)| !tokens.is_empty());
-        engine.patterns.len() < before
-    } else {
-        let map = if way == Way::Channel { &mut engine.channels } else { &mut engine.shard_channels };
-        let tokens = map.get_mut(name);
-        let left = tokens.is_some_and(|tokens| {
-            tokens.retain(|&each| each != token);
-            tokens.is_empty()
-        });
-        left && map.remove(name).is_some()
-    };
-    if left && let Some(forsaken) = engine.forsaken.as_mut() {
-        forsaken.push((way, name.into()));
+        return engine.patterns.retain(|(_, tokens)| !tokens.is_empty());
+    }
+    let map = if way == Way::Channel { &mut engine.channels } else { &mut engine.shard_channels };
+    let left = map.get_mut(name).is_some_and(|tokens| {
+        tokens.retain(|&each| each != token);
+        tokens.is_empty()
+    });
+    if left {
+        map.remove(name);
     }
 }
 
-/// Whether somebody listens in this way.
-pub(crate) fn is_heard(engine: &Engine, way: Way, name: &[u8]) -> bool {
-    match way {
-        Way::Channel => engine.channels.contains_key(name),
-        Way::Shard => engine.shard_channels.contains_key(name),
-        Way::Pattern => engine.patterns.iter().any(|(each, _)| **each == *name),
+fn note_audience(engine: &mut Engine, way: Way, name: &[u8]) {
+    if let Some(audiences) = engine.audiences.as_mut() {
+        audiences.push((way, name.into()));
     }
+}
+
+/// How many listen in this way.
+pub(crate) fn audience(engine: &Engine, way: Way, name: &[u8]) -> usize {
+    let tokens = match way {
+        Way::Channel => engine.channels.get(name),
+        Way::Shard => engine.shard_channels.get(name),
+        Way::Pattern => engine.patterns.iter().find(|(each, _)| **each == *name).map(|(_, tokens)| tokens),
+    };
+    tokens.map_or(0, |tokens| listeners_of(engine, tokens, way, name))
+}
+
+/// How many listeners these clients are: a proxy listens once for all of its own.
+fn listeners_of(engine: &Engine, tokens: &[Token], way: Way, name: &[u8]) -> usize {
+    let stands_for = |token: &Token| {
+        let numbers = engine.clients.get(*token).and_then(|client| client.stands_for.as_ref());
+        numbers.and_then(|numbers| numbers.get(&(way, name.into())).copied()).unwrap_or(1)
+    };
+    tokens.iter().map(stands_for).fold(0, usize::saturating_add)
+}
+
+/// A connection can stand for so many listeners at most: the count of many such must still be a number.
+const MOST_LISTENERS: i64 = 1 << 32;
+
+/// FASTCACHE LISTENERS way name count
+pub fn listeners(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
+    let way = Way::named(args, 2).ok_or(Fault::SYNTAX)?;
+    let wrong = Fault::of("ERR the number of listeners is out of range");
+    let count = args.integer_within(4, 1, MOST_LISTENERS, wrong)?;
+    let name = args.at(3);
+    if !way.of(ctx.client).iter().any(|each| **each == *name) {
+        return Err(Fault::of("ERR this connection does not listen to that"));
+    }
+    let numbers = ctx.client.stands_for.get_or_insert_default();
+    match count {
+        1 => numbers.remove(&(way, name.into())),
+        _ => numbers.insert((way, name.into()), count as usize),
+    };
+    note_audience(ctx.engine, way, name);
+    ctx.out.ok();
+    Ok(())
 }
 
 fn subscribe(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
@@ -287,6 +334,7 @@ fn sunsubscribe(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
 
 /// Forget all that a client listens to.
 pub fn unsubscribe_all(engine: &mut Engine, client: &mut Client) {
+    client.stands_for = None;
     for way in [Way::Channel, Way::Pattern, Way::Shard] {
         for name in std::mem::take(way.of(client)) {
             drop_listener(engine, way, &name, client.token);
@@ -305,7 +353,8 @@ fn spublish(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     for &token in &tokens {
         send(ctx.engine, Some(ctx.client), Some(ctx.out), token, &[b"smessage", args.at(1), args.at(2)]);
     }
-    ctx.out.count(tokens.len());
+    let heard = listeners_of(ctx.engine, &tokens, Way::Shard, args.at(1));
+    ctx.out.count(heard);
     Ok(())
 }
 
@@ -323,16 +372,17 @@ pub fn tell(
     }
     let (mut serving, mut out) = (serving, out);
     let mut heard = 0;
-    for token in engine.channels.get(channel).cloned().unwrap_or_default() {
+    let tokens = engine.channels.get(channel).cloned().unwrap_or_default();
+    heard += listeners_of(engine, &tokens, Way::Channel, channel);
+    for token in tokens {
         send(engine, serving.as_deref_mut(), out.as_deref_mut(), token, &[b"message", channel, message]);
-        heard += 1;
     }
     let matching: Vec<(Box<[u8]>, Vec<Token>)> =
         engine.patterns.iter().filter(|(pattern, _)| super::glob::glob(pattern, channel, false)).cloned().collect();
     for (pattern, tokens) in matching {
+        heard += listeners_of(engine, &tokens, Way::Pattern, &pattern);
         for token in tokens {
             send(engine, serving.as_deref_mut(), out.as_deref_mut(), token, &[b"pmessage", &pattern, channel, message]);
-            heard += 1;
         }
     }
     heard
@@ -416,7 +466,7 @@ fn write_matching(ctx: &mut Ctx<'_>, args: &Args<'_>, names: &[Box<[u8]>]) -> Do
 fn pubsub_numsub(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     ctx.out.array(args.len().saturating_sub(2) * 2);
     for name in args.from(2) {
-        let count = ctx.engine.channels.get(name).map_or(0, Vec::len);
+        let count = audience(ctx.engine, Way::Channel, name);
         ctx.out.bulk(name);
         ctx.out.count(count);
     }
@@ -426,7 +476,7 @@ fn pubsub_numsub(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
 fn pubsub_shardnumsub(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     ctx.out.array(args.len().saturating_sub(2) * 2);
     for name in args.from(2) {
-        let count = ctx.engine.shard_channels.get(name).map_or(0, Vec::len);
+        let count = audience(ctx.engine, Way::Shard, name);
         ctx.out.bulk(name);
         ctx.out.count(count);
     }

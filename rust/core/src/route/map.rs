@@ -2,7 +2,7 @@
 
 use crate::slot::{SLOT_COUNT, slot_of};
 use crate::topology::Document;
-use crate::topology::document::State;
+use crate::topology::document::{Node, State};
 
 /// How a node is reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,7 +22,9 @@ pub struct Address {
 /// A map of all slots: one epoch of the topology, in the form requests are routed by.
 #[derive(Clone, Debug, Default)]
 pub struct Map {
-    nodes: Vec<Address>,
+    /// The nodes, and behind them the other members.
+    members: Vec<Address>,
+    count: usize,
     owners: Vec<u16>,
     replicas: Vec<Box<[u16]>>,
     epoch: u64,
@@ -38,25 +40,23 @@ impl Map {
         let count = nodes.len();
         let owners =
             (0..SLOT_COUNT).map(&owner).map(|node| if (node as usize) < count { node } else { NOBODY }).collect();
-        Map { nodes, owners, replicas: Vec::new(), epoch, strict: false }
+        Map { members: nodes, count, owners, replicas: Vec::new(), epoch, strict: false }
     }
 
     /// The map that a topology describes, as seen from a host with these names and addresses: only a
     /// node on this host can be reached through its Unix socket.
     pub fn from_document(document: &Document, here: &[String]) -> Map {
         let is_here = |host: &str| here.iter().any(|name| name == host);
-        let nodes = document
-            .nodes()
-            .iter()
-            .map(|node| Address {
-                id: node.id.clone(),
-                host: node.host.clone(),
-                port: node.port,
-                unix: (!node.unix.is_empty() && is_here(&node.host)).then(|| node.unix.clone()),
-                down: node.state == State::Down,
-            })
-            .collect();
+        let address = |member: &Node| Address {
+            id: member.id.clone(),
+            host: member.host.clone(),
+            port: member.port,
+            unix: (!member.unix.is_empty() && is_here(&member.host)).then(|| member.unix.clone()),
+            down: member.state == State::Down,
+        };
+        let nodes = document.nodes().iter().map(address).collect();
         let mut map = Map::new(document.epoch, nodes, |slot| document.main(slot));
+        map.members.extend(document.proxies().iter().map(address));
         map.replicas = (0..SLOT_COUNT).map(|slot| document.replicas_of(slot).into()).collect();
         map.strict = document.flag("strict");
         map
@@ -81,7 +81,7 @@ impl Map {
 
     /// The node at an address.
     pub fn node_at(&self, host: &str, port: u16) -> Option<u16> {
-        self.nodes.iter().position(|node| node.port == port && node.host == host).map(|node| node as u16)
+        self.nodes().iter().position(|node| node.port == port && node.host == host).map(|node| node as u16)
     }
 
     /// The epoch of the topology it was made from.
@@ -91,7 +91,12 @@ impl Map {
 
     /// All nodes.
     pub fn nodes(&self) -> &[Address] {
-        &self.nodes
+        self.members.get(..self.count).unwrap_or_default()
+    }
+
+    /// All nodes, and behind them all proxies.
+    pub fn members(&self) -> &[Address] {
+        &self.members
     }
 
     /// The node that owns a slot; `None` when nobody does.

@@ -62,12 +62,22 @@ pub struct Merging {
     missing: usize,
     given: Vec<u8>,
     layout: Option<Layout>,
+    /// Parts from this one on may fail: what they would have had is left out.
+    needed: usize,
 }
 
 impl Merging {
     /// A request of so many parts; `positions` says where each part's results go ([`Merge::InOrder`] alone).
     pub fn new(how: Merge, parts: usize, positions: Vec<Vec<usize>>) -> Merging {
-        Merging { how, replies: vec![None; parts], positions, missing: parts, given: Vec::new(), layout: None }
+        Merging {
+            how,
+            replies: vec![None; parts],
+            positions,
+            missing: parts,
+            given: Vec::new(),
+            layout: None,
+            needed: parts,
+        }
     }
 
     /// A reply that is ready, but is not to be sent before so many parts have been answered.
@@ -83,6 +93,11 @@ impl Merging {
     /// A transaction in so many groups.
     pub fn transaction(layout: Layout, groups: usize) -> Merging {
         Merging { layout: Some(layout), ..Merging::new(Merge::Transaction, groups, Vec::new()) }
+    }
+
+    /// The same, where only the first so many parts must not fail.
+    pub fn needing(self, needed: usize) -> Merging {
+        Merging { needed, ..self }
     }
 
     /// How many parts have not been answered.
@@ -104,7 +119,11 @@ impl Merging {
         if self.how == Merge::Given {
             return out.raw(&self.given);
         }
-        let replies: Vec<Vec<u8>> = self.replies.into_iter().flatten().collect();
+        let answered = self.replies.into_iter().enumerate();
+        let counts = |(part, reply): (usize, Option<Vec<u8>>)| {
+            reply.filter(|reply| part < self.needed || reply.first() != Some(&b'-'))
+        };
+        let replies: Vec<Vec<u8>> = answered.filter_map(counts).collect();
         if let Some(layout) = self.layout {
             return layout.assemble(&replies, out);
         }
@@ -242,6 +261,18 @@ mod tests {
         merging.finish(&mut out);
         assert_eq!(out.take(), b"%2\r\n$1\r\nb\r\n*0\r\n$1\r\na\r\n*0\r\n");
         assert_eq!(merged(Merge::Streams, vec![], &["*-1\r\n", "*-1\r\n"]), "*-1\r\n");
+    }
+
+    #[test]
+    fn parts_that_may_fail_are_left_out_when_they_do() {
+        let mut merging = Merging::new(Merge::Sum, 3, vec![]).needing(1);
+        let parts = [&b":1\r\n"[..], b"-CLUSTERDOWN gone\r\n", b":2\r\n"];
+        for (part, reply) in parts.iter().enumerate() {
+            merging.take(part, reply);
+        }
+        let mut out = Reply::new(false);
+        merging.finish(&mut out);
+        assert_eq!(out.take(), b":3\r\n");
     }
 
     #[test]

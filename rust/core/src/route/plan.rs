@@ -91,6 +91,7 @@ fn plan_slowly(row: &Command, args: &Args<'_>, map: &Map) -> Plan {
     }
     match name {
         "publish" => return by_key(args.at(1), map),
+        "pubsub|numsub" | "pubsub|shardnumsub" if args.len() > 2 => return by_channel(args, map),
         "debug" => return debug(args, map),
         "scan" => {
             return match parse_cursor(args.at(1)) {
@@ -231,15 +232,59 @@ fn everywhere(name: &str, args: &Args<'_>) -> Option<Merge> {
 fn of_any_node(name: &str) -> bool {
     matches!(
         name,
-        "config|get" | "function|list" | "function|dump" | "function|stats" | "script|show" | "slowlog|get" | "role"
+        "pubsub|numsub"
+            | "pubsub|shardnumsub"
+            | "pubsub|numpat"
+            | "config|get"
+            | "function|list"
+            | "function|dump"
+            | "function|stats"
+            | "script|show"
+            | "slowlog|get"
+            | "role"
     )
 }
 
-/// Each stream is read by a request of its own, so that the replies come in the order of the keys.
+/// Each channel's listeners are known to the node on which it is published.
+fn by_channel(args: &Args<'_>, map: &Map) -> Plan {
+    let mut parts: Vec<Part> = Vec::new();
+    for at in 2..args.len() {
+        let Some(node) = map.owner_of(args.at(at)) else {
+            return Plan::Refuse(no_owner(slot_of(args.at(at))));
+        };
+        let place = parts.iter().position(|part| part.node == node).unwrap_or_else(|| {
+            parts.push(Part { node, arguments: vec![1], positions: Vec::new() });
+            parts.len() - 1
+        });
+        parts[place].arguments.push(at);
+        parts[place].positions.extend([(at - 2) * 2, (at - 2) * 2 + 1]); // A name and a number.
+    }
+    match parts.as_slice() {
+        [only] => Plan::One(only.node),
+        _ => Plan::Split(parts, Merge::InOrder),
+    }
+}
+
+/// Where XREAD or XREADGROUP says that it waits; `first` is its first key.
+pub fn place_of_block(args: &Args<'_>, first: usize) -> Option<usize> {
+    let mut at = 1;
+    while at < first {
+        at += match () {
+            () if args.is(at, "BLOCK") => return Some(at),
+            () if args.is(at, "GROUP") => 3,
+            () if args.is(at, "COUNT") => 2,
+            () => 1,
+        };
+    }
+    None
+}
+
+/// Each stream is read by a request of its own, so that the replies come in the order of the keys; where news are waited
+/// for, all are read again when one has some.
 fn by_stream(args: &Args<'_>, keys: &[usize], map: &Map) -> Plan {
     let first = keys[0];
-    if (1..first).any(|at| args.is(at, "BLOCK")) {
-        return Plan::Refuse(cross_slot());
+    if place_of_block(args, first).is_some() {
+        return Plan::Vigil(keys.to_vec());
     }
     let part = |(position, &at): (usize, &usize)| {
         let node = map.owner_of(args.at(at)).unwrap_or(0);
@@ -309,12 +354,15 @@ mod tests {
     }
 
     #[test]
-    fn streams_of_several_nodes_are_read_one_by_one_unless_they_are_waited_for() {
+    fn streams_of_several_nodes_are_read_one_by_one_and_waited_for_together() {
         let words = ["XREAD", "COUNT", "2", "STREAMS", "foo", "bar", "0", "5"];
         let Plan::Split(parts, Merge::Streams) = planned(&words) else { panic!("not split") };
         assert_eq!(parts[0], Part { node: 1, arguments: vec![1, 2, 3, 4, 6], positions: vec![0] });
         assert_eq!(parts[1], Part { node: 0, arguments: vec![1, 2, 3, 5, 7], positions: vec![1] });
-        assert!(matches!(planned(&["XREAD", "BLOCK", "0", "STREAMS", "foo", "bar", "0", "5"]), Plan::Refuse(_)));
+        let waiting = ["XREAD", "BLOCK", "0", "STREAMS", "foo", "bar", "0", "5"];
+        assert!(matches!(planned(&waiting), Plan::Vigil(keys) if keys == [4, 5]));
+        let group = ["XREADGROUP", "GROUP", "block", "c", "COUNT", "1", "STREAMS", "foo", "bar", ">", ">"];
+        assert!(matches!(planned(&group), Plan::Split(..))); // A group may be called so.
         assert!(matches!(planned(&["XREAD", "BLOCK", "0", "STREAMS", "foo", "0"]), Plan::Alone(1)));
     }
 
@@ -346,6 +394,18 @@ mod tests {
         assert!(matches!(planned(&["OBJECT", "ENCODING", "bar"]), Plan::One(0)));
         assert!(matches!(planned(&["DEBUG", "OBJECT", "foo"]), Plan::One(1)));
         assert!(matches!(planned(&["CLIENT", "LIST"]), Plan::Here));
+    }
+
+    #[test]
+    fn listeners_are_counted_by_the_nodes_of_their_channels() {
+        let Plan::Split(parts, Merge::InOrder) = planned(&["PUBSUB", "NUMSUB", "foo", "bar", "{foo}2"]) else {
+            panic!("not split");
+        };
+        assert_eq!(parts[0], Part { node: 1, arguments: vec![1, 2, 4], positions: vec![0, 1, 4, 5] });
+        assert_eq!(parts[1], Part { node: 0, arguments: vec![1, 3], positions: vec![2, 3] });
+        assert!(matches!(planned(&["PUBSUB", "SHARDNUMSUB", "foo"]), Plan::One(1)));
+        assert!(matches!(planned(&["PUBSUB", "NUMSUB"]), Plan::One(0)));
+        assert!(matches!(planned(&["PUBSUB", "NUMPAT"]), Plan::One(0)));
     }
 
     #[test]

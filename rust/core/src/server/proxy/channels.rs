@@ -1,7 +1,8 @@
 //! Channels over all nodes: what clients listen to here, the proxy listens to at the nodes, once for all of them.
 //!
 //! A channel is published on the node that owns its name's slot; patterns and keyspace events can come from
-//! every node. To each of these nodes goes one connection that only listens.
+//! every node. To each of these nodes goes one connection that only listens. For how many clients it listens is told there
+//! too, so that a node counts the listeners of the whole fleet (`PUBLISH`, `PUBSUB NUMSUB`).
 
 use super::event_loop::EventLoop;
 use super::lane::Lane;
@@ -63,16 +64,28 @@ impl EventLoop {
         self.upstream(Key::of_ours(node, LISTENER)).ok()
     }
 
+    /// Have a node send what is told in a channel, for as many as listen to it here.
     fn listen(&mut self, connection: u32, way: Way, name: &[u8]) {
-        let word: &[u8] = match way {
-            Way::Channel => b"SUBSCRIBE",
-            Way::Pattern => b"PSUBSCRIBE",
-            Way::Shard => b"SSUBSCRIBE",
+        let (word, kind): (&[u8], &[u8]) = match way {
+            Way::Channel => (b"SUBSCRIBE", b"CHANNEL"),
+            Way::Pattern => (b"PSUBSCRIBE", b"PATTERN"),
+            Way::Shard => (b"SSUBSCRIBE", b"SHARD"),
         };
-        if let Some(upstream) = self.upstreams[connection as usize].as_mut()
-            && upstream.hears.insert((way, name.into()))
-        {
+        let count = pubsub::audience(&self.engine, way, name).max(1);
+        let now = self.engine.store.now();
+        let Some(upstream) = self.upstreams[connection as usize].as_mut() else { return };
+        let known = upstream.hears.insert((way, name.into()), count);
+        if known.is_none() {
             write_request(&mut upstream.out, [word, name].into_iter());
+        }
+        if known.unwrap_or(1) != count {
+            if upstream.expected.is_empty() {
+                upstream.waiting_since = now;
+            }
+            // A node that does not know it counts this connection as one.
+            upstream.send_words(For::Nobody, &[b"FASTCACHE", b"LISTENERS", kind, name, count.to_string().as_bytes()]);
+        }
+        if known != Some(count) {
             self.mark_written(connection);
         }
     }
@@ -84,23 +97,24 @@ impl EventLoop {
             Way::Shard => b"SUNSUBSCRIBE",
         };
         if let Some(upstream) = self.upstreams[connection as usize].as_mut()
-            && upstream.hears.remove(&(way, name.into()))
+            && upstream.hears.remove(&(way, name.into())).is_some()
         {
             write_request(&mut upstream.out, [word, name].into_iter());
             self.mark_written(connection);
         }
     }
 
-    /// Tell nodes of what nobody listens to here any more.
-    pub(super) fn leave_forsaken(&mut self) {
-        let Some(forsaken) = self.engine.forsaken.as_mut() else { return };
-        for (way, name) in std::mem::take(forsaken) {
-            if pubsub::is_heard(&self.engine, way, &name) {
-                continue;
-            }
+    /// Tell nodes of what has more or fewer listeners here than before, or none any more.
+    pub(super) fn tell_audiences(&mut self) {
+        let Some(audiences) = self.engine.audiences.as_mut().filter(|changed| !changed.is_empty()) else { return };
+        let changed: HashSet<(Way, Box<[u8]>)> = std::mem::take(audiences).into_iter().collect();
+        for (way, name) in changed {
+            let heard = pubsub::audience(&self.engine, way, &name) > 0;
             for node in self.sources(way, &name) {
-                if let Some(connection) = self.known(Key::of_ours(node, LISTENER)) {
-                    self.stop_listening(connection, way, &name);
+                match self.known(Key::of_ours(node, LISTENER)) {
+                    Some(connection) if heard => self.listen(connection, way, &name),
+                    Some(connection) => self.stop_listening(connection, way, &name),
+                    None => {} // It is listened to there as soon as it can be reached.
                 }
             }
         }
@@ -145,7 +159,7 @@ impl EventLoop {
             }
             let Some(connection) = known.or_else(|| self.listener(node as u16)) else { continue };
             let Some(upstream) = self.upstreams[connection as usize].as_ref() else { continue };
-            let stale: Vec<_> = upstream.hears.difference(wanted).cloned().collect();
+            let stale: Vec<_> = upstream.hears.keys().filter(|heard| !wanted.contains(*heard)).cloned().collect();
             for (way, name) in stale {
                 self.stop_listening(connection, way, &name);
             }

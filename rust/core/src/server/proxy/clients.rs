@@ -90,7 +90,9 @@ impl EventLoop {
             }
             return true;
         }
-        if self.engine.paused.is_some() && self.engine.holds(client, args) {
+        // What another proxy says to ask for the end of a pause goes through.
+        let greets = matches!(row.name, "hello" | "auth" | "routed" | "peer");
+        if self.engine.paused.is_some() && !greets && self.engine.holds(client, args) {
             return false;
         }
         if client.tracking.is_some() || row.name == "tracking" {
@@ -151,10 +153,16 @@ impl EventLoop {
         let unwanted = client.replies != Replies::On && !matches!(plan, Plan::Here);
         let before = (lane.waiting(), lane.out.len());
         match plan {
+            Plan::Here if row.name == "peer" => self.answer_peer(client, lane, args, (row, place)),
             Plan::Here => self.answer_about_the_connection(client, lane, args, row),
             Plan::One(node) => self.send_whole(client, lane, node, args, raw),
+            Plan::Alone(_) if asks_from_now_on(row, args) => {
+                let keys = row.every_key(args).unwrap_or_default();
+                self.begin_waiting_for_streams(client, lane, args, &keys);
+            }
             Plan::Alone(node) => self.send_alone(client, lane, node, args, raw),
             Plan::Watch(keys) => self.send_watch(client, lane, args, &keys),
+            Plan::Vigil(keys) if row.group == "stream" => self.begin_waiting_for_streams(client, lane, args, &keys),
             Plan::Vigil(keys) => self.begin_vigil(client, lane, args, &keys),
             Plan::Carry => self.begin_carry(client, lane, args),
             Plan::Gather(_) => match self.refuses_to_gather(client, lane) {
@@ -179,7 +187,7 @@ impl EventLoop {
     }
 
     /// Answer what is about the connection, and do at the nodes what belongs to it.
-    fn answer_about_the_connection(
+    pub(super) fn answer_about_the_connection(
         &mut self,
         client: &mut Client,
         lane: &mut Lane,
@@ -605,6 +613,11 @@ impl EventLoop {
         watches.iter().filter(|watch| !watch.lost).for_each(|watch| self.forget_watch(watch.connection));
         self.answer_error(lane, fault);
     }
+}
+
+/// Whether it waits for what comes to streams after this moment: that moment must be known before it can be asked anew.
+fn asks_from_now_on(row: &Command, args: &Args<'_>) -> bool {
+    row.name == "xread" && args.from(1).any(|word| *word == *b"$") && (1..args.len()).any(|at| args.is(at, "BLOCK"))
 }
 
 /// Requests as a transaction: its bytes, and how many replies it has.

@@ -5,7 +5,8 @@ use super::handover::Inherited;
 use super::jobs::Job;
 use super::lane::Lane;
 use super::options::Options;
-use super::upstream::{BROADCASTER, COUNTS, For, Key, LISTENER, Owed, READER, TRACKER, Upstream, is_gatherer};
+use super::peers::PEER_MS;
+use super::upstream::{BROADCASTER, COUNTS, For, Key, LISTENER, Owed, PEER, READER, TRACKER, Upstream, is_gatherer};
 use super::workers::Crew;
 use crate::command::Engine;
 use crate::command::client::Token;
@@ -14,7 +15,7 @@ use crate::net::{Interest, Listener, Moved, Peer, Poll, Ready, Waker};
 use crate::resp::Reply;
 use crate::route::Map;
 use crate::server::listening;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -105,6 +106,8 @@ pub(super) struct EventLoop {
     pub(super) tracked_news: Vec<super::tracked::News>,
     pub(super) void_since: u64,
     pub(super) counting: u16,
+    /// Where the topology has this proxy itself.
+    pub(super) itself: HashSet<(String, u16)>,
     /// What is run here over keys of several nodes, and where.
     pub(super) gathering: super::gather::Gathering,
     pub(super) scratch: Option<Box<super::scratch::Scratch>>,
@@ -143,7 +146,7 @@ impl EventLoop {
         crate::clock::ticks_per_us();
         // Nothing waits in the proxy itself: what may wait does so at nodes.
         engine.in_transaction = true;
-        engine.forsaken = Some(Vec::new());
+        engine.audiences = Some(Vec::new());
         let mut serving = EventLoop {
             engine,
             options,
@@ -183,6 +186,7 @@ impl EventLoop {
             void_since: 0,
             counting: 0,
             gathering: super::gather::Gathering::default(),
+            itself: HashSet::new(),
             scratch: None,
             serving: None,
             away: Vec::new(),
@@ -432,7 +436,7 @@ impl EventLoop {
     pub(super) fn settle(&mut self) {
         loop {
             self.settle_clients();
-            self.leave_forsaken();
+            self.tell_audiences();
             if let Some(index) = self.written.pop() {
                 self.flush_upstream(index);
             } else if self.gathering.ended {
@@ -535,12 +539,13 @@ impl EventLoop {
             .enumerate()
             .filter_map(|(index, upstream)| {
                 let upstream = upstream.as_ref()?;
+                let most = if upstream.key.owner == PEER { PEER_MS } else { u64::MAX };
                 let slow_connect =
-                    !upstream.connected && now.saturating_sub(upstream.since) > self.options.connect_timeout;
-                let ours = matches!(upstream.key.owner, 0 | LISTENER | TRACKER | READER | BROADCASTER);
+                    !upstream.connected && now.saturating_sub(upstream.since) > self.options.connect_timeout.min(most);
+                let ours = matches!(upstream.key.owner, 0 | LISTENER | TRACKER | READER | BROADCASTER | PEER);
                 let slow_answer = (ours || is_gatherer(upstream.key.owner))
                     && !upstream.expected.is_empty()
-                    && now.saturating_sub(upstream.waiting_since) > self.options.node_timeout;
+                    && now.saturating_sub(upstream.waiting_since) > self.options.node_timeout.min(most);
                 (slow_connect || slow_answer).then_some(index as u32)
             })
             .collect();

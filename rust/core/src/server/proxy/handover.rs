@@ -66,8 +66,8 @@ impl Record {
 
 impl Inherited {
     /// The greatest number of a client.
-    pub(super) fn last_client(&self) -> u64 {
-        self.clients.iter().map(|(_, record)| record.number("id")).max().unwrap_or(0)
+    pub(super) fn last_client(&self) -> Option<u64> {
+        self.clients.iter().map(|(_, record)| record.number("id")).max()
     }
 
     /// What falls to each of so many workers: clients to the worker they had, where there are as many as before. Who
@@ -386,7 +386,7 @@ impl EventLoop {
             record.put("port", node.port.to_string());
             record.put("input", upstream.unread());
             self.crew.put_place(|name, number| record.put(name, number.to_string()));
-            for (way, name) in &upstream.hears {
+            for (way, name) in upstream.hears.keys() {
                 record.put(way_name(*way), &name[..]);
             }
             record.end(out);
@@ -416,7 +416,8 @@ impl EventLoop {
         let key = Key::of_ours(node as u16, LISTENER);
         let mut upstream = Upstream::resumed(key, socket, record.get("input"), self.engine.store.now());
         for way in [Way::Channel, Way::Pattern, Way::Shard] {
-            upstream.hears.extend(record.all(way_name(way)).map(|name| (way, name.into())));
+            // For how many is told anew.
+            upstream.hears.extend(record.all(way_name(way)).map(|name| ((way, name.into()), 0)));
         }
         self.install(Box::new(upstream));
     }

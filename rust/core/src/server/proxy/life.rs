@@ -16,9 +16,10 @@ impl EventLoop {
         if map.epoch() < self.map.epoch() {
             return; // An older topology than the one in force.
         }
-        let place = |old: &Address| map.nodes().iter().position(|new| new.id == old.id && same_place(new, old));
-        let moved: Vec<Option<u16>> = self.map.nodes().iter().map(|old| place(old).map(|index| index as u16)).collect();
-        let mut breakers = vec![Breaker::default(); map.nodes().len()];
+        let place = |old: &Address| map.members().iter().position(|new| new.id == old.id && same_place(new, old));
+        let moved: Vec<Option<u16>> =
+            self.map.members().iter().map(|old| place(old).map(|index| index as u16)).collect();
+        let mut breakers = vec![Breaker::default(); map.members().len()];
         for (old, new) in moved.iter().enumerate() {
             if let Some(new) = new {
                 breakers[*new as usize] = self.breakers[old].clone();

@@ -2,8 +2,8 @@
 //!
 //! `clients` parses requests and sends them where they belong, `lane` keeps a client's replies in order, `upstream` speaks
 //! with a node, `event_loop` ties them to sockets, `life` is how it begins to end and gets other maps. `again` is what becomes of a request whose node does not serve it
-//! now, `jobs`, `vigil` and `gather` are what takes several steps, `channels` listens for all who listen, `tracked` tells those who
-//! keep copies. `workers` is how several loops are one proxy, `handover` how it becomes another program. What to do with a
+//! now, `jobs`, `vigil`, `streams` and `gather` are what takes several steps, `channels` listens for all who listen, `tracked` tells those who
+//! keep copies. `workers` is how several loops are one proxy, `peers` asks other proxies, `handover` how it becomes another program. What to do with a
 //! request is decided in `crate::route`.
 
 mod again;
@@ -18,8 +18,10 @@ mod lane;
 mod life;
 mod nodes;
 mod options;
+mod peers;
 mod rights;
 mod scratch;
+mod streams;
 mod tracked;
 mod trouble;
 mod upstream;
@@ -86,7 +88,7 @@ impl Proxy {
             Some(descriptor) => handover::Inherited::read(&handover::text_of(descriptor)?)?,
             None => handover::Inherited::default(),
         };
-        let next_client = inherited.last_client() + 1;
+        let next_client = inherited.last_client().unwrap_or_else(first_client) + 1;
         let map = super::lock(&self.first).take();
         let crews = workers::Crew::of(self.workers.len());
         let mut engines = Vec::new();
@@ -236,6 +238,12 @@ impl Proxy {
         }
         whole
     }
+}
+
+/// Numbers of clients tell them apart over all proxies of a fleet: each begins somewhere else. Below 2^53, which is what
+/// every language can count to.
+fn first_client() -> u64 {
+    (super::random_seed() & 0xF_FFFF) << 32
 }
 
 impl Drop for Proxy {

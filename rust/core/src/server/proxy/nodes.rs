@@ -4,7 +4,10 @@
 //! for a connection that is lost is told, or is sent elsewhere (`again`).
 
 use super::event_loop::{EventLoop, FIRST_UPSTREAM};
-use super::upstream::{BROADCASTER, COUNTS, For, Key, LISTENER, READER, TRACKER, Upstream, is_gatherer, turns_away};
+use super::peers::ITSELF;
+use super::upstream::{
+    BROADCASTER, COUNTS, For, Key, LISTENER, PEER, READER, TRACKER, Upstream, is_gatherer, turns_away,
+};
 use crate::command::settings::Name;
 use crate::net::{Interest, Moved, connect};
 use crate::resp::Reply;
@@ -17,7 +20,7 @@ impl EventLoop {
             return Ok(index);
         }
         let now = self.engine.store.now();
-        let Some(address) = self.map.nodes().get(key.node as usize) else {
+        let Some(address) = self.map.members().get(key.node as usize) else {
             return Err("CLUSTERDOWN Hash slot not served".into());
         };
         let breaker = &self.breakers[key.node as usize];
@@ -93,8 +96,14 @@ impl EventLoop {
             let mut refused = false;
             let mut identity = None;
             let mut wrote = None;
+            let mut itself = false;
             let stood = upstream.socket.stands();
             let moved = upstream.read(&mut shared, now, |owed, reply, request| match owed.whom {
+                // It is one of several parts, and may be missing (`peers`).
+                For::Client { token, id, number, part } if key.owner == PEER => {
+                    itself |= reply == ITSELF;
+                    self.deliver(token, id, number, part, reply)
+                }
                 For::Client { .. } | For::Job { .. } if turns_away(reply) && !is_gatherer(key.owner) => {
                     self.away.push((owed.as_new(), reply.into(), request.into()))
                 }
@@ -130,6 +139,12 @@ impl EventLoop {
                 self.held_upstreams.push(index);
             }
             self.follow_up(key);
+            if itself && let Some(address) = self.map.members().get(key.node as usize) {
+                self.itself.insert((address.host.clone(), address.port));
+            }
+            if key.owner == PEER {
+                self.dismiss_peer(index);
+            }
             if moved == Moved::Gone || refused {
                 self.upstream_failed(index);
             }
@@ -173,13 +188,13 @@ impl EventLoop {
         self.by_key.remove(&upstream.key);
         self.forget_alone(index, upstream.key);
         let node = upstream.key.node;
-        let name = self.map.nodes().get(node as usize).map_or_else(|| "?".to_owned(), |address| address.id.clone());
+        let name = self.map.members().get(node as usize).map_or_else(|| "?".to_owned(), |address| address.id.clone());
         let mut error = Reply::default();
         if upstream.connected {
             error.error(
                 format!("UNKNOWN outcome: the connection to node {name} was lost before it answered").as_bytes(),
             );
-        } else if let Some(address) = self.map.nodes().get(node as usize) {
+        } else if let Some(address) = self.map.members().get(node as usize) {
             error.error(unreachable_node(address).as_bytes());
         } else {
             error.error(b"CLUSTERDOWN Hash slot not served");
@@ -211,7 +226,7 @@ impl EventLoop {
     pub(super) fn forget_alone(&mut self, index: u32, key: Key) {
         if key.owner == LISTENER {
             self.next_tune = 0;
-        } else if !matches!(key.owner, 0 | TRACKER | READER | BROADCASTER) {
+        } else if !matches!(key.owner, 0 | TRACKER | READER | BROADCASTER | PEER) {
             for lane in self.lanes.iter_mut().flatten().filter(|lane| lane.alone.contains(&index)) {
                 lane.lost(index);
             }
@@ -220,10 +235,13 @@ impl EventLoop {
 
     pub(super) fn note_failure(&mut self, node: u16) {
         let now = self.engine.store.now();
+        let of_a_node = (node as usize) < self.map.nodes().len();
         if let Some(breaker) = self.breakers.get_mut(node as usize) {
             // 50 ms, 100, 200 ... 5 s: a node that restarts is found again soon, one that is gone costs little.
             breaker.faults += 1;
-            self.trouble.note();
+            if of_a_node {
+                self.trouble.note();
+            }
             breaker.closed_until = now + (50u64 << breaker.failures.min(7)).min(5_000);
             breaker.failures += 1;
         }

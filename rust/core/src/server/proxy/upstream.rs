@@ -10,7 +10,7 @@ use crate::net::{self, Interest, Moved, Stream, connect};
 use crate::resp::scan::ReplyScanner;
 use crate::route::Address;
 use rustix::fd::OwnedFd;
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 
 /// What distinguishes connections to one node: replies and keys depend on these.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -51,12 +51,14 @@ pub(super) const READER: u64 = u64::MAX - 2;
 
 /// The owner of connections on which nodes tell of all keys that change, for clients that want to know (`tracked`).
 pub(super) const BROADCASTER: u64 = u64::MAX - 3;
+/// The owner of connections to other proxies (`peers`).
+pub(super) const PEER: u64 = u64::MAX - 4;
 /// In the number of a request's part: what was read is noted when the reply passes.
 pub(super) const COUNTS: u16 = 1 << 15;
 
 /// The owners of connections over which keys are watched while something is run over them here (`gather`): this and those
 /// before it, one for each that is under way.
-pub(super) const GATHERER: u64 = u64::MAX - 4;
+pub(super) const GATHERER: u64 = u64::MAX - 5;
 
 /// Whether a connection is one of these.
 pub(super) fn is_gatherer(owner: u64) -> bool {
@@ -130,8 +132,8 @@ pub(super) struct Upstream {
     pub(super) listed: bool,
     /// When the reply at the front began to be awaited, or the last bytes went or came since, ms.
     pub(super) waiting_since: u64,
-    /// What it listens to, when that is what it is for.
-    pub(super) hears: HashSet<(Way, Box<[u8]>)>,
+    /// What it listens to, when that is what it is for, and for how many listeners as the node knows it.
+    pub(super) hears: HashMap<(Way, Box<[u8]>), usize>,
     /// Our number among the node's clients, for connections of one client's own.
     pub(super) identity: i64,
 }
@@ -172,7 +174,7 @@ impl Upstream {
             upstream.greet(&[b"CLIENT", b"TRACKING", b"ON"]);
         }
         match key.owner {
-            0 | LISTENER => {}
+            0 | LISTENER | PEER => {}
             BROADCASTER => upstream.greet(&[b"CLIENT", b"TRACKING", b"ON", b"BCAST"]),
             owner if is_gatherer(owner) => {}
             TRACKER => upstream.greet(&[b"CLIENT", b"TRACKING", b"ON"]),
@@ -215,7 +217,7 @@ impl Upstream {
             since: now,
             listed: false,
             waiting_since: now,
-            hears: HashSet::new(),
+            hears: HashMap::new(),
             identity: 0,
         }
     }

@@ -1,4 +1,4 @@
-//! Waiting for the first of several keys that lie on several nodes: BLPOP, BZPOPMIN and their like.
+//! Waiting for the first of several keys that lie on several nodes: BLPOP, BZPOPMIN and their like; for XREAD see `streams`.
 //!
 //! The nodes are asked one run of keys after another, in the order in which the client named them, each time with the
 //! client's own command inside a transaction, where it does not wait. So exactly one pop happens, of the first key
@@ -10,40 +10,70 @@ use super::clients::transaction_of;
 use super::event_loop::EventLoop;
 use super::jobs::What;
 use super::lane::Lane;
+use super::streams::Streams;
 use super::upstream::{For, Key, TRACKER, write_request};
 use crate::command::Fault;
 use crate::command::client::Client;
 use crate::resp::number::parse_f64;
-use crate::resp::scan::{elements, string};
+use crate::resp::scan::{elements, integer, string};
 use crate::resp::{Args, OwnedArgs, Reply};
 
 /// One client's waiting.
 pub(super) struct Vigil {
     pub(super) keys: Vec<Box<[u8]>>,
     /// What stands before and after the keys of one run.
-    before: Before,
-    after: Vec<Vec<u8>>,
+    pub(super) before: Before,
+    pub(super) after: Vec<Vec<u8>>,
     pub(super) stage: Stage,
     /// A key changed since the nodes were asked.
-    again: bool,
+    pub(super) again: bool,
     /// When it gives up, ms; zero for never.
     pub(super) deadline: u64,
-    /// The nodes of the keys, each once, and the runs of keys that are neighbours in order and node.
-    nodes: Vec<u16>,
-    runs: Vec<(u16, Vec<usize>)>,
+    /// The nodes of the keys, each once, and the runs of keys that are neighbours in order and node (each stream is one).
+    pub(super) nodes: Vec<u16>,
+    pub(super) runs: Vec<(u16, Vec<usize>)>,
     /// What becomes of the element that is found, where it is not simply told.
     pub(super) onward: Option<Onward>,
+    /// The keys are streams, of which all that have something are told.
+    pub(super) streams: Option<Streams>,
 }
 
-enum Before {
+pub(super) enum Before {
     /// `BLPOP key ... 0`
     Name(Vec<u8>),
     /// `BLMPOP 0 count key ... LEFT`
     Counted(Vec<u8>),
+    /// `XREAD COUNT 2 STREAMS key ... id ...`
+    Words(Vec<Vec<u8>>),
+}
+
+impl Vigil {
+    /// Waiting for ever for these keys, with nothing said yet of how they are asked for.
+    pub(super) fn over(keys: Vec<Box<[u8]>>) -> Vigil {
+        Vigil {
+            keys,
+            before: Before::Words(Vec::new()),
+            after: Vec::new(),
+            stage: Stage::Waiting,
+            again: false,
+            deadline: 0,
+            nodes: Vec::new(),
+            runs: Vec::new(),
+            onward: None,
+            streams: None,
+        }
+    }
+
+    /// Whether it only reads.
+    pub(super) fn reads(&self) -> bool {
+        matches!(&self.before, Before::Words(words) if words.first().is_some_and(|name| name.eq_ignore_ascii_case(b"xread")))
+    }
 }
 
 #[derive(PartialEq)]
 pub(super) enum Stage {
+    /// So many nodes have not yet told where streams end (`streams`).
+    Preparing(usize),
     /// So many nodes have not yet said that they will tell.
     Announcing(usize),
     /// This run of keys is asked.
@@ -80,15 +110,10 @@ impl EventLoop {
         };
         let name = args.at(0).to_vec();
         let vigil = Vigil {
-            keys: keys.iter().map(|&at| args.at(at).into()).collect(),
             before: if counted { Before::Counted(name) } else { Before::Name(name) },
             after,
-            stage: Stage::Waiting,
-            again: false,
             deadline: if seconds > 0.0 { now + ((seconds * 1000.0).ceil() as u64).max(1) } else { 0 },
-            nodes: Vec::new(),
-            runs: Vec::new(),
-            onward: None,
+            ..Vigil::over(keys.iter().map(|&at| args.at(at).into()).collect())
         };
         let id = self.begin(client, lane, What::Vigil(vigil));
         write_request(&mut lane.asked, args.from(0));
@@ -108,15 +133,13 @@ impl EventLoop {
         let (waits, source) = (onward.waits, args.at(1));
         let node = self.map.owner_of(source).unwrap_or(0);
         let vigil = Vigil {
-            keys: vec![source.into()],
             before: Before::Name(pop.to_vec()),
             after: vec![b"0".to_vec()],
-            stage: Stage::Waiting,
-            again: false,
             deadline,
             nodes: vec![node],
             runs: vec![(node, vec![0])],
             onward: Some(onward),
+            ..Vigil::over(vec![source.into()])
         };
         let id = self.begin(client, lane, What::Vigil(vigil));
         if waits {
@@ -127,12 +150,23 @@ impl EventLoop {
         }
     }
 
+    /// One that is under way, and the connections that its questions take.
+    pub(super) fn vigil(&mut self, id: u64) -> Option<(Key, &mut Vigil)> {
+        match self.jobs.get_mut(&id).map(|job| (job.key, &mut job.what)) {
+            Some((key, What::Vigil(vigil))) => Some((key, vigil)),
+            _ => None,
+        }
+    }
+
     /// Ask the nodes to tell when one of the keys changes.
-    fn announce(&mut self, id: u64) {
+    pub(super) fn announce(&mut self, id: u64) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let database = job.key.database;
         let What::Vigil(vigil) = &mut job.what else { return };
         vigil.again = false;
+        if let Some(streams) = &mut vigil.streams {
+            streams.gone = false;
+        }
         vigil.nodes.clear();
         vigil.runs.clear();
         let mut told: Vec<(u16, Vec<Box<[u8]>>)> = Vec::new();
@@ -141,7 +175,7 @@ impl EventLoop {
                 return self.finish(id, b"-CLUSTERDOWN Hash slot not served\r\n");
             };
             match vigil.runs.last_mut() {
-                Some((last, run)) if *last == node => run.push(at),
+                Some((last, run)) if *last == node && vigil.streams.is_none() => run.push(at),
                 _ => vigil.runs.push((node, vec![at])),
             }
             match told.iter_mut().find(|(each, _)| *each == node) {
@@ -169,15 +203,17 @@ impl EventLoop {
         }
     }
 
-    pub(super) fn vigil_replied(&mut self, id: u64, _part: u16, reply: &[u8]) {
+    pub(super) fn vigil_replied(&mut self, id: u64, part: u16, reply: &[u8]) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         let What::Vigil(vigil) = &mut job.what else { return };
         match vigil.stage {
+            Stage::Preparing(_) => self.end_is_known(id, part, reply),
             Stage::Announcing(missing) => {
                 if reply.first() == Some(&b'-') {
                     let error = reply.to_vec();
                     return self.finish(id, &error);
                 }
+                vigil.note_present(part, integer(reply));
                 vigil.stage = Stage::Announcing(missing.saturating_sub(1));
                 if missing <= 1 {
                     self.ask(id, 0);
@@ -189,8 +225,18 @@ impl EventLoop {
                 }
                 match elements(reply).and_then(|all| all.first().copied()) {
                     Some(b"*-1\r\n" | b"_\r\n" | b"$-1\r\n") | None => self.ask(id, run + 1),
+                    Some(found) if vigil.overlooks(found) => self.ask(id, run + 1),
+                    Some(found) if vigil.streams.is_some() && found.first() != Some(&b'-') => {
+                        if let Some(streams) = vigil.streams.as_mut() {
+                            streams.keep(found);
+                        }
+                        self.ask(id, run + 1);
+                    }
                     Some(found) if vigil.onward.is_some() && found.first() != Some(&b'-') => self.carry(id, found),
-                    Some(found) => self.finish(id, found),
+                    Some(found) => {
+                        let told = vigil.told_who_waits(found).unwrap_or(found);
+                        self.finish(id, told)
+                    }
                 }
             }
             Stage::Carrying => self.carried(id, reply),
@@ -212,19 +258,30 @@ impl EventLoop {
                 return self.finish(id, if key.resp3 { b"_\r\n" } else { b"$-1\r\n" });
             }
             vigil.stage = Stage::Waiting;
-            if vigil.again {
-                return self.announce(id);
+            let again = vigil.again;
+            if let Some(streams) = vigil.streams.as_mut() {
+                streams.waited = true;
+            }
+            if !self.streams_have_news(id) && again {
+                self.announce(id);
             }
             return;
         };
         vigil.stage = Stage::Asking(run);
+        if let Some(streams) = vigil.streams.as_mut().filter(|_| run == 0) {
+            streams.begin();
+        }
         let count = keys.len().to_string();
         let mut words: Vec<&[u8]> = match &vigil.before {
             Before::Name(name) => vec![name],
             Before::Counted(name) => vec![name, b"0", count.as_bytes()],
+            Before::Words(words) => words.iter().map(Vec::as_slice).collect(),
         };
         words.extend(keys.iter().map(|&at| &*vigil.keys[at]));
-        words.extend(vigil.after.iter().map(Vec::as_slice));
+        match &vigil.streams {
+            Some(streams) => words.extend(keys.iter().filter_map(|&at| streams.ids.get(at)).map(Vec::as_slice)),
+            None => words.extend(vigil.after.iter().map(Vec::as_slice)),
+        }
         let (bytes, replies) = transaction_of(&[OwnedArgs::from_parts(words)]);
         let node = *node;
         match self.upstream(Key { node, ..key }) {

@@ -3,7 +3,7 @@
 //! What belongs to a client belongs to its worker and is shared with nobody, so nothing is locked on the way of a request.
 //! The first worker lets everybody in and gives each connection to the worker that has the fewest. What concerns all
 //! clients is done by all workers: whoever is asked sends errands to the others, and their answers are parts of one reply,
-//! as those of nodes are. What changes users goes by way of the first worker, so that all see changes in one order.
+//! as those of nodes are; so are those of other proxies (`peers`). What changes users goes by way of the first worker, so that all see changes in one order.
 
 use super::event_loop::EventLoop;
 use super::lane::Lane;
@@ -145,13 +145,6 @@ fn scope_of(args: &Args<'_>) -> Option<Scope> {
             () => return None,
         }));
     }
-    if args.is(0, "PUBSUB") {
-        return match () {
-            () if word("NUMSUB") || word("SHARDNUMSUB") => Some(Scope::Everybody(Merge::Figures)),
-            () if word("NUMPAT") => Some(Scope::Everybody(Merge::Sum)),
-            () => None,
-        };
-    }
     if args.is(0, "ACL") {
         return match () {
             () if word("SETUSER") || word("LOAD") => Some(Scope::Users(Merge::AllOk)),
@@ -230,7 +223,12 @@ impl EventLoop {
         args: &Args<'_>,
         row: &'static Command,
     ) -> bool {
-        let Some(scope) = scope_of(args).filter(|_| !self.crew.is_alone()) else { return false };
+        let Some(scope) = scope_of(args) else { return false };
+        let of_clients = args.is(0, "CLIENT") && client.multi.is_none() && !client.peer;
+        let peers = if of_clients { self.peers() } else { Vec::new() };
+        if self.crew.is_alone() && peers.is_empty() {
+            return false;
+        }
         if let Some(multi) = &mut client.multi {
             multi.broken = true;
             let whole = [args.at(0), args.at(1)].map(|word| String::from_utf8_lossy(word).to_uppercase()).join(" ");
@@ -270,7 +268,8 @@ impl EventLoop {
         if wanted {
             let ids = (3..args.len()).filter(|_| args.is(2, "ID")).filter_map(|at| args.integer(at).ok());
             let order = vec![ids.map(|id| id as usize).collect()];
-            let number = lane.sent_in_parts(Merging::new(merge, self.crew.count(), order));
+            let count = self.crew.count();
+            let number = lane.sent_in_parts(Merging::new(merge, count + peers.len(), order).needing(count));
             asked.back = Some((self.crew.me, client.token, number));
         }
         if in_order {
@@ -291,6 +290,11 @@ impl EventLoop {
             let asked = asked.clone();
             self.crew.send(worker, Box::new(move |other| other.answer_to(&asked)));
         }
+        let (token, id) = (client.token, client.id);
+        self.ask_peers(&peers, args, self.crew.count() as u16, |part| match asked.back {
+            Some((_, _, number)) => For::Client { token, id, number, part },
+            None => For::Nobody,
+        });
         true
     }
 
