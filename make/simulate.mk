@@ -5,8 +5,9 @@ FIRST_STORY ?= 0
 
 .PHONY: simulate
 
-simulate: dev-tools debug ## Tell and judge stories of failovers (STORIES=10000 FIRST_STORY=0)
+simulate: dev-tools debug ## Tell and judge stories of failovers and moves (STORIES=10000 FIRST_STORY=0)
 	@$(PYTHON) -m tests.simulation.failover_story --seeds $(STORIES) --from $(FIRST_STORY) --jobs $$(nproc)
+	@$(PYTHON) -m tests.simulation.moving_story --seeds $(STORIES) --from $(FIRST_STORY) --jobs $$(nproc)
 
 .PHONY: torture
 

@@ -265,11 +265,12 @@ class SimulatedNode:
             one.answer("ok", one.output)
             return
         # The lease is looked at after the value was read, at the last moment before the answer leaves.
-        oldest = min((self.lease(name) for name in group.replicas), default=1e9)
+        oldest = min((self.lease(name, one.slot) for name in group.replicas), default=1e9)
         valid = self.world.now < oldest + LEASE or self.world.mutant == "no-lease"
         one.answer("ok", one.output) if valid else one.answer("refused")
 
-    def lease(self, name: str) -> float:
+    def lease(self, name: str, slot: int) -> float:
+        """Since when a copy has said nothing by which we may answer reads of a slot."""
         out = self.outgoing.get(name)
         if self.world.mutant == "goes-on-without-grant" and (out is None or out.session.broken):
             return 1e9

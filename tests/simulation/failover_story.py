@@ -12,8 +12,9 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
-from fastcache.health.roles import groups_of, slots_in
+from fastcache.health.roles import Document, groups_of, slots_in
 from tests.history.linear import Verdict, judge
 from tests.simulation.failover_node import by_slot
 from tests.simulation.failover_world import SLOTS, World
@@ -38,7 +39,23 @@ MUTANTS = (
 )
 
 
-KINDS = ("crash", "pause", "cut", "isolate", "unseen", "one-way", "loss", "service", "service-pause", "heir")
+KINDS = (
+    "crash",
+    "pause",
+    "cut",
+    "isolate",
+    "unseen",
+    "one-way",
+    "loss",
+    "service",
+    "service-pause",
+    "heir",
+    "joining",
+)
+
+
+# With these somebody loses his memory.
+LOSING = {"crash", "heir", "joining", "giver", "taker", "torn", "deposed"}
 
 
 @dataclass(frozen=True)
@@ -79,21 +96,6 @@ def told(seed: int, mutant: str = "", kinds: Sequence[str] = ()) -> Outcome:
     return Outcome(seed, tuple(broken), len(world.history), int(world.store.document["epoch"]), faults)
 
 
-def plan_faults(world: World, kinds: Sequence[str]) -> int:
-    """Draw what goes wrong, and when. How much of each differs from story to story."""
-    dice = world.dice
-    kinds = kinds or dice.sample(KINDS, 4)
-    if not {"crash", "heir"} & set(kinds):
-        # Nobody loses his memory, so nobody need be waited for.
-        world.replace_after = 3.0
-    at, count = BEGINS, 0
-    while at < ENDS - 0.5:
-        world.at(at, fault(world, dice.choice(kinds)))
-        at += dice.expovariate(1 / 0.9)
-        count += 1
-    return count
-
-
 def fault(world: World, kind: str) -> Callable[[], None]:
     """Something goes wrong for a while."""
     dice = world.dice
@@ -111,6 +113,8 @@ def fault(world: World, kind: str) -> Callable[[], None]:
             world.crash(name, seconds / 2)
         elif kind == "heir":
             crash_the_heir(world, seconds)
+        elif kind == "joining":
+            part_from_who_joins(world, name)
         elif kind == "pause":
             world.pause(name, seconds)
         elif kind == "cut":
@@ -137,6 +141,26 @@ def fault(world: World, kind: str) -> Callable[[], None]:
     return happen
 
 
+def plan_faults(
+    world: World,
+    kinds: Sequence[str],
+    among: Sequence[str] = KINDS,
+    fault: Callable[[World, str], Callable[[], None]] = fault,
+) -> int:
+    """Draw what goes wrong, and when. How much of each differs from story to story."""
+    dice = world.dice
+    kinds = kinds or dice.sample(among, 4)
+    if not LOSING & set(kinds):
+        # Nobody loses his memory, so nobody need be waited for.
+        world.replace_after = 3.0
+    at, count = BEGINS, 0
+    while at < ENDS - 0.5:
+        world.at(at, fault(world, dice.choice(kinds)))
+        at += dice.expovariate(1 / 0.9)
+        count += 1
+    return count
+
+
 def crash_the_heir(world: World, seconds: float) -> None:
     """The main of a slot dies, and who takes its place soon after, while the others still learn of it."""
     groups = groups_of(world.store.document["slots"])
@@ -159,9 +183,41 @@ def crash_the_heir(world: World, seconds: float) -> None:
     look()
 
 
+def part_from_who_joins(world: World, name: str) -> None:
+    """A copy falls, its main goes on alone, and as another one joins the services lose sight of that main."""
+    if not world.safe_to_crash(name):
+        return
+    alone = {group.main for group in groups_of(world.store.document["slots"]) if name in group.replicas}
+    until, seconds = world.now + 4.0, 3.5 * world.dice.uniform(0.7, 1.3)
+    world.crash(name, 0.5)
+
+    def look(before: Document, after: Document) -> None:
+        had, has = by_slot(before["slots"]), by_slot(after["slots"])
+        joined = {
+            group.main
+            for slot, group in has.items()
+            if group.replicas and slot in had and not had[slot].replicas and had[slot].main == group.main
+        }
+        for main in sorted(joined & alone)[:1]:
+            away = [service.name for service in world.services]
+            pairs = set(itertools.chain.from_iterable(((main, one), (one, main)) for one in away))
+            world.cut |= pairs
+            world.at(world.now + seconds, partial(world.cut.difference_update, pairs))
+            world.watchers.remove(look)
+
+    def give_up() -> None:
+        if look in world.watchers:
+            world.watchers.remove(look)
+
+    world.watchers.append(look)
+    world.at(until, give_up)
+
+
 def heal(world: World) -> None:
     """No more faults; who is paused or down comes back by itself."""
     world.cut.clear()
+    world.slow.clear()
+    world.watchers.clear()
     world.loss = 0.0
 
 

@@ -73,6 +73,11 @@ class World:
         self.order = 0
         self.cut: set[tuple[str, str]] = set()
         self.loss = 0.0
+        # Seconds that messages of a link take longer; the life of each process with which its messages died.
+        self.slow: dict[tuple[str, str], float] = {}
+        self.lost_with: dict[str, int] = {}
+        # Told of every topology that is saved, before anybody hears of it.
+        self.watchers: list[Callable[[Document, Document], None]] = []
         self.last: dict[tuple[str, str], float] = {}
         self.processes: dict[str, Process] = {}
         self.history: list[Operation] = []
@@ -123,16 +128,17 @@ class World:
             return False
         slow = self.dice.random() < 0.01
         arrival = self.now + (self.dice.uniform(0.05, 0.25) if slow else self.dice.uniform(0.0003, 0.003))
+        arrival += self.slow.get((source, target), 0.0)
         if late:
             arrival += late
         else:
             arrival = max(arrival, self.last.get((source, target), 0.0) + 1e-6)
             self.last[source, target] = arrival
         process = self.processes[target]
-        life = process.life
+        life, born = process.life, self.processes[source].life
 
         def arrive() -> None:
-            if not process.alive or process.life != life:
+            if not process.alive or process.life != life or self.lost_with.get(source, -1) >= born:
                 return
             if process.paused:
                 process.waiting.append((life, what))
@@ -165,11 +171,16 @@ class World:
 
         self.at(self.now + seconds, go_on)
 
-    def crash(self, name: str, seconds: float) -> None:
-        """Memory is lost; what is on disk is there when it starts again."""
+    def crash(self, name: str, seconds: float, *, host: bool = False) -> None:
+        """Memory is lost; what is on disk is there when it starts again.
+
+        A whole `host` takes with it what its process had sent and nobody has received.
+        """
         process = self.processes[name]
         if not process.alive:
             return
+        if host:
+            self.lost_with[name] = process.life
         process.alive = False
         process.life += 1
         process.waiting.clear()
@@ -186,7 +197,10 @@ class World:
 
     def safe_to_crash(self, name: str) -> bool:
         """Whether no single copy is lost: a second loss before the first is made good is not survivable."""
-        document = self.store.document
+        return self.spared(name, self.store.document)
+
+    def spared(self, name: str, document: Document) -> bool:
+        """The same, by a topology."""
         runs = {node["id"]: node["run"] for node in document["nodes"]}
         groups = groups_of(document["slots"])
         whole = [
@@ -396,6 +410,8 @@ class Service:
             return
         if self.world.saved.setdefault(after["epoch"], after) is not after:
             self.world.broken.append(f"epoch {after['epoch']} was saved twice")
+        for watcher in list(self.world.watchers):
+            watcher(before, after)
         self.later(self.world.dice.uniform(0.0, 0.002), lambda: self.deliver(before, after))
 
     def deliver(self, before: Document, after: Document) -> None:

@@ -106,7 +106,7 @@ class MovingNode(SimulatedNode):
     def adopt(self, document: Document) -> bool:
         if document["epoch"] <= self.document["epoch"]:
             return bool(document["epoch"] == self.document["epoch"])
-        before, taking = self.groups(), self.listed("to")
+        before, taking = self.groups() if self.accepted() else {}, self.listed("to")
         self.world.obeyed(self.name, self.document["epoch"], document)
         self.document = document
         now = self.groups()
@@ -248,11 +248,12 @@ class MovingNode(SimulatedNode):
         moves = (n for n, one in self.listed("from").items() if one["to"] == name and slot in slots_of(one))
         return self.taker_holds(next(moves), seq)
 
-    def lease(self, name: str) -> float:
-        leases = [
-            s.lease_from for s in self.giving.values() if s.session.copy == name and not s.session.broken
-        ]
-        return max([super().lease(name), *leases])
+    def lease(self, name: str, slot: int) -> float:
+        """By the stream that carries the slot; what is said over another one says nothing of it."""
+        if slot not in self.between(self.name, name):
+            return super().lease(name, slot)
+        streams = (one for one in self.giving.values() if one.session.copy == name and not one.session.broken)
+        return max((one.lease_from for one in streams if slot in one.session.slots), default=-1e9)
 
     # --- as a giver ---------------------------------------------------------------------------------
 
@@ -285,6 +286,7 @@ class MovingNode(SimulatedNode):
         """Send to the taker of a move."""
         session = self.giving[name].session
         taker = self.world.nodes[session.copy]
+        session.broken |= self.world.now < self.world.torn_until
         if session.broken:
             return
         if not self.world.send(self.name, taker.name, lambda: None if session.broken else what(taker)):
@@ -305,12 +307,15 @@ class MovingNode(SimulatedNode):
             return
         self.giving[name] = Giving(session)
         if resumed:
-            self.giving[name].flows, run_now = True, self.run
+            handed, run_now = given is not None and given.state == "handed", self.run
+            self.giving[name].flows = not handed
             self.tell(name, lambda taker: taker.go_on(session, name, run_now, seq))
             for number, slot, value in self.records:
                 if number > seq and slot in session.slots:
                     sent = self.world.now
                     self.tell(name, partial(moved, session, name, number, slot, value, sent))
+            if handed:
+                self.tell(name, lambda taker: taker.take_the_end(session, name))
             return
         self.later(self.world.dice.choice([0.02, 0.15]), lambda: self.copy_all(session, name))
 
@@ -333,6 +338,7 @@ class MovingNode(SimulatedNode):
         if given and given.state != "handed" and stream.acked >= given.last:
             given.state = "handed"
             self.tell(name, lambda taker: taker.take_the_end(session, name))
+            stream.flows = False
         self.settle()
 
     # --- as a taker ---------------------------------------------------------------------------------

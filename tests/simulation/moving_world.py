@@ -12,7 +12,7 @@ from fastcache.health import moves
 from fastcache.health.decide import Check
 from fastcache.health.evidence import Report
 from fastcache.health.moves import FLIPPED, Limits, Row
-from fastcache.health.roles import Document, View, assign, first_to_hear, mask_of
+from fastcache.health.roles import Document, View, assign, first_to_hear, groups_of, mask_of
 from fastcache.model import Health
 from tests.simulation.failover_node import SimulatedNode
 from tests.simulation.failover_world import SLOTS, Service, World
@@ -30,6 +30,8 @@ class MovingWorld(World):
     def __init__(self, seed: int, **options: Any) -> None:
         self.target: dict[int, str] = {}
         self.moved = 0
+        # Streams of moves cannot begin before.
+        self.torn_until = 0.0
         super().__init__(seed, **options)
 
     def service(self, name: str) -> "MovingService":
@@ -40,6 +42,23 @@ class MovingWorld(World):
         self.target = {slot: self.dice.choice(sorted(self.nodes)) for slot in range(SLOTS)}
         for service in self.services:
             service.touch()
+
+    def safe_to_crash(self, name: str) -> bool:
+        """Not before anybody has heard of the flip that makes it dispensable: it may yet be taken back."""
+        heard = max((node.document for node in self.nodes.values()), key=lambda one: int(one["epoch"]))
+        return super().safe_to_crash(name) and self.spared(name, heard)
+
+    def dispensable(self, name: str) -> bool:
+        """Whether all that a node holds is held by another one that is there, whatever else is missing."""
+        document = self.store.document
+        runs = {node["id"]: node["run"] for node in document["nodes"]}
+        whole = {
+            one
+            for one, node in self.nodes.items()
+            if one != name and self.processes[one].alive and node.run == runs.get(one)
+        }
+        concerned = (one for one in groups_of(document["slots"]) if name in (one.main, *one.copies))
+        return all(whole.intersection((one.main, *one.plain)) for one in concerned)
 
     def at_rest(self) -> bool:
         """Whether every slot is where it is to be, and nothing moves."""

@@ -21,6 +21,7 @@ CAUGHT_BY = [
     ("goes-on-without-grant", ["isolate"], 3),
     ("alone-without-replicas", ["cut"], 1),
     ("run-not-checked", ["crash"], 7),
+    ("joined-in-one-step", ["joining"], 1),
     ("learner-promoted", ["cut", "isolate"], 20),
     ("epoch-not-checked", ["service-pause", "crash"], 3),
     ("no-lease", ["unseen"], 10),

@@ -16,7 +16,12 @@ BATCH = 20
 SEARCHED = 60
 # The rule that is forgotten, the faults that show it, and a seed from which on they soon do.
 CAUGHT_BY: list[tuple[str, list[str], int]] = [
-    ("flipped-unjoined", ["one-way", "unseen", "crash"], 350),
+    ("flipped-unjoined", ["giver", "taker"], 3),
+    ("joined-not-waited", ["giver", "taker"], 80),
+    ("opens-at-once", ["slow"], 100),
+    ("copies-before-the-end", ["torn"], 6),
+    ("handed-before-acknowledged", ["giver", "taker"], 17),
+    ("taker-follows-on", ["deposed"], 0),
 ]
 
 
@@ -33,4 +38,7 @@ def test_a_rule_that_is_forgotten_shows(mutant: str, kinds: list[str], first: in
     assert mutant in MUTANTS
     caught = next((seed for seed in range(first, first + SEARCHED) if told(seed, mutant, kinds).broken), None)
     assert caught is not None
+    print(
+        f"python -m tests.simulation.moving_story --mutant {mutant} --kinds {','.join(kinds)} --from {caught}"
+    )
     assert not told(caught, "", kinds).broken, "the story itself is sound"
