@@ -18,6 +18,7 @@ help: ## Show what can be made
 
 up: release ## Build FastCache and start a small cluster here (NODES=3, ARGS="--node-port 7001")
 	@.venv/bin/fastcache up --nodes $(NODES) $(ARGS)
+	@echo "The same on hosts: 'make fleet' makes some on this machine (as root); for hosts of your own see docs/fleet.md."
 
 down: ## Stop the cluster that `make up` started
 	@if [ -x .venv/bin/fastcache ]; then .venv/bin/fastcache down; fi
