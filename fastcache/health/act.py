@@ -6,6 +6,7 @@ refuses a leader that has been deposed. Followers read what the leader saved.
 
 import asyncio
 import hashlib
+import math
 import sqlite3
 import time
 import uuid
@@ -38,6 +39,8 @@ PUBLISHING_SHARE = 0.2
 LONGEST_REST_SECONDS = 0.05
 # Checks a second at start; later they stay as spread as they began.
 FIRST_CHECKS_PER_SECOND = 1000
+# Checks of this time begin together: waking up costs as much as a check.
+TOGETHER_SECONDS = 0.05
 # Timers end a little early or late.
 CLOCK_SECONDS = 0.005
 # A claim of a higher epoch than this is nonsense, not a cluster with a past.
@@ -94,10 +97,11 @@ class Service:
         self.stopping = asyncio.Event()
         self.watchers: dict[Key, asyncio.Task[None]] = {}
         self.alarms: dict[Key, asyncio.Future[None]] = {}
+        self.sleepers: dict[float, list[asyncio.Future[None]]] = {}
         # Whom to look at at once, since their last check began.
         self.suspects: set[Key] = set()
-        # When the last check of each began. It outlives the watcher: who leaves and comes back is not asked
-        # again at once.
+        # When the last check of each began, or should have. It outlives the watcher: who leaves and comes
+        # back is not asked again at once.
         self.begun: dict[Key, float] = {}
         self.publishes = 0
         self.checks_too_soon = 0
@@ -253,17 +257,20 @@ class Service:
                 began = loop.time()
                 member = record.member
                 self.suspects.discard(key)
-                self.note_beginning(key, record, began, hurried=hurried)
+                self.note_beginning(key, record, began, due, hurried=hurried)
                 check = await self.prober.check(member)
                 if record.member is member:  # else it moved meanwhile, and this says nothing about it
                     self.take_in(record, check)
                     if check.failure is None and member.kind == "node" and self.replication.on:
                         await self.replication.listen(member)
-                pause = decide.next_check_in(record.judgement, self.pace, urgent=self.urgent(record))
+                urgent = self.urgent(record)
+                pause = decide.next_check_in(record.judgement, self.pace, urgent=urgent)
                 # From the time it was due: drift would let many checks gather at one moment.
                 due = max(due, began - self.pace.interval) + pause
                 due = max(due, loop.time())
-                woken = await self.sleep_until(key, due, min(due, began + self.soonest(record)))
+                if pause == self.pace.interval:
+                    due = math.ceil(due / TOGETHER_SECONDS - 0.01) * TOGETHER_SECONDS
+                woken = await self.sleep_until(key, due, min(due, began + self.soonest(urgent)))
                 hurried = woken or pause < self.pace.interval
         finally:
             if record := self.registry.records.get(key):
@@ -273,17 +280,20 @@ class Service:
         """Whether somebody may be waiting for another main."""
         return self.replication.on and record.member.kind == "node"
 
-    def soonest(self, record: Record) -> float:
+    def soonest(self, urgent: bool) -> float:
         """How long after a check the next one may begin at the earliest, whatever we hear meanwhile."""
-        return self.pace.urgent_interval if self.urgent(record) else self.pace.suspect_interval
+        return self.pace.urgent_interval if urgent else self.pace.suspect_interval
 
-    def note_beginning(self, key: Key, record: Record, now: float, *, hurried: bool) -> None:
-        """Count a check that begins; one before its time is one too many, and a fault of ours."""
+    def note_beginning(self, key: Key, record: Record, now: float, due: float, *, hurried: bool) -> None:
+        """Count a check that begins; one before its time is one too many, and a fault of ours.
+
+        One that is late, because the machine is busy, puts off none of those that follow.
+        """
         record.hurried_checks += hurried
         gap = now - self.begun.get(key, float("-inf"))
-        if gap < min(self.soonest(record), self.pace.interval) - CLOCK_SECONDS:
+        if gap < min(self.soonest(self.urgent(record)), self.pace.interval) - CLOCK_SECONDS:
             self.checks_too_soon += 1
-        self.begun[key] = now
+        self.begun[key] = min(now, due)
 
     def take_in(self, record: Record, check: decide.Check) -> None:
         """Judge, and tell when the verdict changed."""
@@ -313,17 +323,24 @@ class Service:
         self.alarms[key] = alarm
         if key in self.suspects:
             ring(alarm)
-        timer = loop.call_at(due, ring, alarm)
+        if (sleepers := self.sleepers.get(due)) is None:
+            sleepers = self.sleepers[due] = []
+            loop.call_at(due, self.wake, due)
+        sleepers.append(alarm)
         try:
             await alarm
         finally:
-            timer.cancel()
             if self.alarms.get(key) is alarm:
                 del self.alarms[key]
         woken = loop.time() < due - CLOCK_SECONDS
         if (rest := earliest - loop.time()) > 0:
             await asyncio.sleep(rest)
         return woken
+
+    def wake(self, due: float) -> None:
+        """Wake all who sleep until this moment: they share one timer."""
+        for alarm in self.sleepers.pop(due):
+            ring(alarm)
 
     def report(self, node_id: str, reporter: str) -> bool:
         """A proxy could not get through to a node; says whether we know both."""

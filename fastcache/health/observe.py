@@ -67,13 +67,26 @@ class Line(asyncio.Protocol):
 
     async def ask(self, questions: bytes, count: int = 1) -> list[Reply]:
         """Send `count` questions at once and wait for as many replies."""
+        return await self.begin(questions, count)
+
+    async def ask_within(self, question: bytes, seconds: float) -> Reply:
+        """The same with one question and a limit of time: one timer is all it takes."""
+        answer = self.begin(question, 1)
+        timer = asyncio.get_running_loop().call_later(seconds, self.fail, TimeoutError())
+        try:
+            return (await answer)[0]
+        finally:
+            timer.cancel()
+
+    def begin(self, questions: bytes, count: int) -> asyncio.Future[list[Reply]]:
+        """Send questions; what comes back belongs to them."""
         if not self.transport:
             raise ConnectionResetError("the connection was closed")
         self.answer = asyncio.get_running_loop().create_future()
         self.replies = Replies()
         self.wanted = count
         self.transport.write(questions)
-        return await self.answer
+        return self.answer
 
     def close(self) -> None:
         if self.transport:
@@ -115,8 +128,7 @@ class Prober:
         failure: Failure | None = None
         error = ""
         try:
-            async with asyncio.timeout(self.timeout):
-                reply = await self.ping(member)
+            reply = await self.ping(member)
             if reply != b"PONG":
                 words = f"-{reply}" if isinstance(reply, ErrorReply) else repr(reply)
                 failure, error = Failure.ANSWER, words[:200]
@@ -137,15 +149,17 @@ class Prober:
 
     async def ping(self, member: Member) -> Reply:
         """Over the line that is open, or a new one: a line from before a restart proves nothing."""
+        began = self.clock()
         line = self.lines.get((member.kind, member.id))
         if line is not None and line.open:
             try:
-                return (await line.ask(PING))[0]
+                return await line.ask_within(PING, self.timeout)
             except ConnectionError:
                 pass
-        line = await self.connect(member, lambda: self.on_end(member))
-        self.lines[member.kind, member.id] = line
-        return (await line.ask(PING))[0]
+        async with asyncio.timeout(max(began + self.timeout - self.clock(), 0.0)):
+            line = await self.connect(member, lambda: self.on_end(member))
+            self.lines[member.kind, member.id] = line
+            return (await line.ask(PING))[0]
 
     async def report(self, member: Member) -> Report | None:
         """What a node says of itself and its streams, all of one moment; None when it cannot or does not."""
