@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import threading
 import time
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 import redis
 
+from bench import tools
 from fastcache.client import health
 from fastcache.errors import FastCacheError
 from tests.cluster.embedded import Embedded, free_ports, until
@@ -37,6 +39,12 @@ def service(cluster: Embedded) -> str:
 def state(cluster: Embedded) -> dict[str, Any]:
     told: dict[str, Any] = health.call(service(cluster), "GET", "/rebalance", seconds=5)
     return told
+
+
+def events(cluster: Embedded) -> str:
+    """What the health service has done, for a failure to be understood by."""
+    told = health.call(service(cluster), "GET", "/events", seconds=30)
+    return "\n".join(json.dumps(one) for one in told)
 
 
 def mains(cluster: Embedded) -> set[str]:
@@ -90,7 +98,8 @@ class Load:
                     read = int(found) if found is not None else None
                     one = Operation(name, key, kind, start, time.monotonic(), output=read)
             except redis.RedisError as error:
-                self.failed.append(f"{kind} {key}: {error}")
+                took = time.monotonic() - start
+                self.failed.append(f"{time.time():.2f}: {kind} {key} after {took:.2f} s: {error}")
                 one = Operation(name, key, kind, start, FOR_EVER, value if kind == "write" else 1)
             with self.lock:
                 self.history.append(one)
@@ -167,11 +176,67 @@ def test_a_node_joins_and_another_leaves_under_load_and_nobody_notices(
         assert f"node-{embedded.port}" not in mains(embedded)
     finally:
         load.end()
-    assert load.failed == []
     assert load.verdicts() == {Verdict.OK}
+    assert load.failed == [], events(embedded)
     assert picture(client) == before
     assert all(3_000_000 < client.pttl(f"brief:{number}") <= 3_600_000 for number in range(60))
     assert embedded.status()[0] == 0
+
+
+class Torrent(threading.Thread):
+    """Writes at a fixed rate, by the benchmarks' generator, as long as the block lasts; an error ends it."""
+
+    def __init__(self, port: int, rate: int) -> None:
+        super().__init__(daemon=True)
+        self.load = ("-p", port, "-T", "set", "-k", "torrent", "-P", 1, "-c", 50, "-R", rate, "-t", 2)
+        self.reached: list[float] = []
+        self.trouble: BaseException | None = None
+        self.over = threading.Event()
+
+    def run(self) -> None:
+        while not self.over.is_set():
+            try:
+                self.reached.append(tools.generator("rgen", *self.load)["rps"])
+            except BaseException as error:
+                self.trouble = error
+                return
+
+    def __enter__(self) -> "Torrent":
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.join(60)
+
+
+@pytest.mark.skipif("FASTCACHE_LONG" not in os.environ, reason="takes all of a machine: FASTCACHE_LONG=1")
+@pytest.mark.parametrize("copies", COPIES)
+def test_four_nodes_become_five_and_four_under_thirty_thousand_writes_a_second(
+    embedded: Embedded, copies: str
+) -> None:
+    """Values of every kind, with times to live; FASTCACHE_RATE is another rate."""
+    rate = int(os.environ.get("FASTCACHE_RATE", "30000"))
+    done = embedded.whole("--nodes", "4", "--proxies", "1", *COPIES[copies], *CALM)
+    assert done.returncode == 0, done.stderr
+    client = redis.Redis(port=embedded.port_of("proxy"), socket_timeout=30)
+    fill(client)
+    before = picture(client)
+    with Torrent(embedded.port_of("proxy"), rate) as torrent:
+        load = Load(embedded.port_of("proxy"))
+        try:
+            for words in (("add",), ("remove", f"node-{embedded.port}")):
+                moved = embedded.call("node", *words)
+                assert moved.returncode == 0, moved.stderr + str(state(embedded))
+                assert picture(client) == before
+        finally:
+            load.end()
+    assert torrent.trouble is None
+    assert load.failed == []
+    assert load.verdicts() == {Verdict.OK}
+    assert len(mains(embedded)) == 4
+    print(f"{min(torrent.reached):.0f} writes a second or more, {len(load.history)} judged operations")
+    assert sum(torrent.reached) / len(torrent.reached) > 0.9 * rate, torrent.reached
 
 
 def pid_of(cluster: Embedded, name: str) -> int:
@@ -180,8 +245,6 @@ def pid_of(cluster: Embedded, name: str) -> int:
 
 
 def kill(cluster: Embedded, name: str) -> None:
-    import os
-
     os.kill(pid_of(cluster, name), signal.SIGKILL)
 
 

@@ -19,6 +19,7 @@ from tests.cluster.nodes import PASSWORD, Nodes
 
 NAMES = "abcd"
 WRITERS, KEYS = 3, 60
+HTTP_ACCEPTED = 202
 PACE: dict[str, Any] = {
     "interval": 0.5,
     "suspect-interval": 0.3,
@@ -44,7 +45,7 @@ POINTS = ALL if os.environ.get("FASTCACHE_LONG") else SHORT
 
 def eventually(true: Callable[[], bool], what: Callable[[], object]) -> None:
     """As `until`, for what takes many topologies on a machine with other work to do."""
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while True:
         with contextlib.suppress(OSError):
             if true():
@@ -158,8 +159,11 @@ class Cluster:
         """`d` gets its share, or gives it back."""
         self.there = not self.there
         weights = {"weights": {"d": 100 if self.there else 0}}
-        status, told, _ = self.service.ask("POST", "/rebalance/start", weights)
-        assert status == 202, told
+        # A machine with other work to do may be too slow to save the order: it says so, and is asked again.
+        eventually(
+            lambda: self.service.ask("POST", "/rebalance/start", weights)[0] == HTTP_ACCEPTED,
+            lambda: self.service.ask("POST", "/rebalance/start", weights),
+        )
 
     def event(self, kind: str, after: int) -> dict[str, Any]:
         """The first event of a kind after that number."""
@@ -221,6 +225,7 @@ def test_nothing_is_lost_whoever_is_killed_while_slots_move(tmp_path: Path) -> N
                     cluster.nodes.start(name)
                 point = f"{victim} at {moment}"
                 eventually(cluster.at_rest, lambda point=point: (point, cluster.service.get("/rebalance")))
+                print(f"{point}: at rest", flush=True)
     finally:
         cluster.end()
 
