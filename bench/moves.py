@@ -272,6 +272,9 @@ def load(options: argparse.Namespace, verdicts: Verdicts) -> str:
     rows = []
     with failover.running(options) as cluster:
         door, ourselves = options.port + 10, servers.fastcache()
+        if options.max_p99 or options.max_mb:
+            budget = {"p99Ms": options.max_p99, "megabytesPerSecond": options.max_mb}
+            health.call(f"http://127.0.0.1:{options.port + 1}", "POST", "/rebalance/start", budget)
         tools.fill(door, "set", DATA[0][0], 64)
         busy, began = processes.machine_busy(), time.monotonic()
         registers = Registers(("127.0.0.1", door))
@@ -324,6 +327,8 @@ def main() -> int:
     parser.add_argument("--nodes", type=int, default=4)
     parser.add_argument("--replicas", type=int, default=0)
     parser.add_argument("--consistency", default="eventual", choices=["eventual", "strict"])
+    parser.add_argument("--max-p99", type=float, default=0, help="budget of an answer, ms")
+    parser.add_argument("--max-mb", type=float, default=0, help="budget of a node, megabytes a second")
     parser.add_argument("--port", type=int, default=17800)
     chosen = parser.parse_args()
     verdicts, sections = Verdicts(), chosen.sections.split(",")
