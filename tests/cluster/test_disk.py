@@ -245,3 +245,63 @@ def test_a_full_disk_stops_writes_and_not_reads_and_room_sets_them_going_without
             assert client.get("still") is None
     finally:
         node.kill()
+
+
+@pytest.fixture
+def standing_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system under the node's directory that can be made to stand still, which needs root."""
+    place, image = tmp_path / "data", tmp_path / "image"
+    place.mkdir()
+    image.write_bytes(b"")
+    os.truncate(image, 64 << 20)
+    try:
+        subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True, capture_output=True, timeout=60)
+        subprocess.run(["mount", "-o", "loop", image, place], check=True, capture_output=True, timeout=60)
+    except (OSError, subprocess.CalledProcessError) as failure:
+        pytest.skip(f"a file system of its own cannot be mounted: {failure}")
+    yield place
+    # Whoever waits for a disk that stands still cannot even be killed.
+    subprocess.run(["fsfreeze", "-u", place], check=False, capture_output=True, timeout=20)
+    subprocess.run(["umount", "-l", place], check=False, timeout=20)
+
+
+def test_a_disk_that_stands_still_stops_writes_within_the_limit_and_not_reads(
+    standing_disk: Path, tmp_path: Path
+) -> None:
+    limit = 1.0
+    node = Node(tmp_path, **{"snapshot-interval": "0", "appendfsync": "everysec", "log-delay-limit": "1000"})
+    node.start()
+    try:
+        with node.client() as client:
+            for number in range(100):
+                client.set(f"k{number}", number)
+            time.sleep(1.5)  # All of that is on disk.
+            subprocess.run(["fsfreeze", "-f", standing_disk], check=True, timeout=20)
+            began = time.monotonic()
+            with pytest.raises(redis.ResponseError, match="the disk has not taken the log"):
+                while time.monotonic() < began + 20:
+                    client.incr("n")
+                    time.sleep(0.005)
+            refused = time.monotonic() - began
+            assert client.get("k7") == "7", "reads go on"
+            subprocess.run(["fsfreeze", "-u", standing_disk], check=True, timeout=20)
+
+            def goes_on() -> bool:
+                try:
+                    return bool(client.incr("n"))
+                except redis.ResponseError:
+                    return False
+
+            until(goes_on, "writes go on")
+            counted = int(client.get("n") or 0)
+            time.sleep(1.5)
+        print(f"writes were refused {refused:.2f} s after the disk stood still, {counted} counted")
+        # A batch waits for the second's end, and the machine for its turn.
+        assert limit <= refused < limit + 3
+        node.kill()
+        node.start()
+        with node.client() as client:
+            assert int(client.get("n") or 0) >= counted
+    finally:
+        subprocess.run(["fsfreeze", "-u", standing_disk], check=False, capture_output=True, timeout=20)
+        node.kill()

@@ -106,10 +106,35 @@ def in_order(operations: Sequence[Operation]) -> Entry:
     return head
 
 
+def useful(operations: Sequence[Operation]) -> list[Operation]:
+    """Those that bear on the verdict: without an answer, only what may have been seen by somebody."""
+    seen: set[Any] = set()
+    last_change = last_read = float("-inf")
+    compared = False  # Such answers tell of a value without naming it.
+    for one in operations:
+        if not one.answered:
+            continue
+        seen |= set(one.output) if isinstance(one.output, tuple | frozenset) else {one.output}
+        compared |= one.kind in {"cas", "add"}
+        if one.kind == "read":
+            last_read = max(last_read, one.start)
+        else:
+            last_change = max(last_change, one.end)
+
+    def may_show(one: Operation) -> bool:
+        if one.answered or one.kind == "add":
+            return True
+        if one.kind in {"write", "cas"}:
+            return compared or one.value in seen
+        # What was put into a list or a set is in whatever is read later, and counts in answers before.
+        return one.kind != "read" and (one.value in seen or last_read < last_change)
+
+    return [one for one in operations if may_show(one)]
+
+
 def register(operations: Sequence[Operation], initial: Any = None, seconds: float = 60.0) -> Verdict:
     """Judge the history of one key."""
-    useful = [one for one in operations if one.answered or one.kind != "read"]
-    head = in_order(useful)
+    head = in_order(useful(operations))
     state, done = initial, 0
     tried: set[tuple[int, Any]] = set()
     path: list[tuple[Entry, Any]] = []

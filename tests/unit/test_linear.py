@@ -64,6 +64,22 @@ def test_lists_and_sets_are_judged_as_wholes() -> None:
     assert register([*puts, Operation("c", "s", "put", 4, 5, 6, output=1)], frozenset()) is Verdict.ILLEGAL
 
 
+def test_what_was_never_answered_and_never_seen_takes_no_time() -> None:
+    lost = [Operation("c", "x", "append", 0, FOR_EVER, number) for number in range(200)]
+    told = [Operation("c", "x", "append", number, number + 0.5, 1000 + number) for number in range(200)]
+    seen = tuple(range(1000, 1200))
+    assert register([*lost, *told, read(300, 301, (*seen, 7))], (), seconds=5) is Verdict.OK
+    assert register([*lost, *told, read(300, 301, seen[1:])], (), seconds=5) is Verdict.ILLEGAL
+    # Where nothing is read at the end, what is not seen may have counted.
+    pushes = [Operation("c", "l", "push", 0, FOR_EVER, 5), Operation("c", "l", "push", 1, 2, 6, output=2)]
+    assert register(pushes, ()) is Verdict.OK
+    assert register([*pushes, read(3, 4, (6,))], ()) is Verdict.ILLEGAL
+    # A comparison that failed may tell of a write that nobody has read.
+    compared = Operation("c", "x", "cas", 5, 6, 9, expected=1, output=False)
+    assert register([write(0, 1, 1), write(2, FOR_EVER, 2), compared]) is Verdict.OK
+    assert register([write(0, 1, 1), compared]) is Verdict.ILLEGAL
+
+
 def test_keys_are_judged_one_by_one() -> None:
     history = [write(0, 1, 1), Operation("r", "y", "read", 2, 3, output=9)]
     assert judge(history) == {"x": Verdict.OK, "y": Verdict.ILLEGAL}

@@ -1,7 +1,10 @@
 //! The only unsafe lines of this crate, each behind a safe function with its reason. Those that speak Lua's C
-//! interface stand in `lua`.
+//! interface stand in `lua`, the allocator in `heap`.
 
+mod heap;
 pub mod lua;
+
+pub use heap::{Counting, allocated};
 
 /// Ask the processor to fetch the cache line that holds `value`. A hint: it never faults and changes nothing.
 #[inline(always)]
@@ -43,48 +46,6 @@ pub fn inherited(number: i32) -> Option<rustix::fd::OwnedFd> {
     // Safety: it is open, and who names it here gives up whatever claim there was: numbers come from the process before,
     // which left these descriptors to us.
     Some(unsafe { rustix::fd::OwnedFd::from_raw_fd(number) })
-}
-
-use core::alloc::{GlobalAlloc, Layout};
-use std::sync::atomic::{AtomicUsize, Ordering};
-
-static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
-
-/// Bytes now allocated through [`Counting`]; zero when the program does not use it.
-pub fn allocated() -> usize {
-    ALLOCATED.load(Ordering::Relaxed)
-}
-
-/// An allocator that counts what another one hands out, so that `used_memory` is known exactly and at once.
-pub struct Counting<A>(pub A);
-
-#[allow(unsafe_code)]
-// Safety: every call goes unchanged to the allocator inside; only a counter is kept beside it.
-unsafe impl<A: GlobalAlloc> GlobalAlloc for Counting<A> {
-    #[inline]
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATED.fetch_add(layout.size(), Ordering::Relaxed);
-        unsafe { self.0.alloc(layout) }
-    }
-
-    #[inline]
-    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        ALLOCATED.fetch_sub(layout.size(), Ordering::Relaxed);
-        unsafe { self.0.dealloc(block, layout) }
-    }
-
-    #[inline]
-    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        ALLOCATED.fetch_add(layout.size(), Ordering::Relaxed);
-        unsafe { self.0.alloc_zeroed(layout) }
-    }
-
-    #[inline]
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        ALLOCATED.fetch_add(size, Ordering::Relaxed);
-        ALLOCATED.fetch_sub(layout.size(), Ordering::Relaxed);
-        unsafe { self.0.realloc(block, layout, size) }
-    }
 }
 
 /// Give the pages of program text that only the start needed back to the kernel, which has them in its cache: what is
