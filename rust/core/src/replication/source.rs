@@ -49,8 +49,11 @@ pub struct Source {
     /// Slots that are to be copied, with the digest that it has told, if it has.
     due: VecDeque<(u16, Option<u64>)>,
     walk: Option<Walk>,
-    /// Slots that it was told are complete and has not confirmed, in order; how many it has confirmed; which.
+    /// Slots that it was told are complete and has not confirmed, in order, and as a set; those that it was told more
+    /// than once, because they went and came again; how many it has confirmed; which.
     told: VecDeque<u16>,
+    telling: SlotSet,
+    retold: Vec<u16>,
     confirmed: u64,
     filled: SlotSet,
     /// Up to which record it has applied everything of the slots that it has confirmed.
@@ -115,6 +118,8 @@ impl Source {
             due: VecDeque::new(),
             walk: None,
             told: VecDeque::new(),
+            telling: SlotSet::default(),
+            retold: Vec::new(),
             confirmed: 0,
             filled: SlotSet::default(),
             filled_to: 0,
@@ -292,6 +297,10 @@ impl Source {
     fn complete(&mut self, slot: u16, same: bool, out: &mut Vec<u8>) {
         self.copied += 1;
         self.told.push_back(slot);
+        if self.telling.contains(slot) {
+            self.retold.push(slot);
+        }
+        self.telling.insert(slot);
         Frame::Copied { slot, same }.write(out);
     }
 
@@ -368,7 +377,10 @@ impl Source {
                     return Err("it acknowledges what it was not sent");
                 }
                 if seq > 0 && self.whole && !self.grew {
-                    self.told.clear(); // One of an older release says no more than this.
+                    // One of an older release says no more than this.
+                    self.told.clear();
+                    self.telling = SlotSet::default();
+                    self.retold.clear();
                 }
                 self.acked = self.acked.max(seq);
                 self.clock = self.clock.max(clock);
@@ -384,7 +396,12 @@ impl Source {
                 for _ in self.confirmed..copied {
                     let Some(slot) = self.told.pop_front() else { break };
                     // It may have gone, or gone and come again, since we told of it.
-                    if self.flowing.contains(slot) && !self.told.contains(&slot) {
+                    if let Some(at) = self.retold.iter().position(|&each| each == slot) {
+                        self.retold.swap_remove(at);
+                        continue;
+                    }
+                    self.telling.remove(slot);
+                    if self.flowing.contains(slot) {
                         self.filled.insert(slot);
                     }
                 }
