@@ -16,6 +16,7 @@ from pathlib import Path
 from tests.torture.cluster import PORT, Cluster, Fleet, SentinelFleet
 from tests.torture.course import PACE, Course, Outcome
 from tests.torture.faults import FAULTS, Fault
+from tests.torture.mortals import Watcher
 
 # Seconds for which strict writes may be refused, or reads unanswered, at the clients that are not cut off.
 STRICT_AGAIN = 5.0
@@ -75,7 +76,7 @@ def sentinel_main(fleet: Fleet) -> str:
 
 def cut_one_way(directory: Path, seed: int, rounds: int) -> Iterator[Outcome]:
     """R4: every link between hosts of the cluster, in each direction: at most one promotion for each cut."""
-    cluster = Cluster(directory, pace=PACE)
+    cluster = Cluster(directory, nodes=4, pairs=True, pace=PACE)
     links = list(itertools.permutations([*cluster.names, "health"], 2))
     with Course(cluster, seed, loyal=True) as course:
         for number in range(rounds):
@@ -151,14 +152,33 @@ def disk_lost(directory: Path, seed: int, rounds: int) -> Iterator[Outcome]:
 
 
 def clocks_turned(directory: Path, seed: int, rounds: int) -> Iterator[Outcome]:
-    """R26: a node's clock of the day jumps by an hour: nobody takes its place, nothing is lost."""
+    """R26: a node's clock of the day jumps by an hour, and every third time its main is killed.
+
+    Nobody takes its place for the clock alone, nothing is lost, and keys live as long as they were given.
+    """
     cluster = Cluster(directory, pace=PACE, clocks=True)
-    with Course(cluster, seed) as course:
-        for _ in range(rounds):
-            name = course.dice.choice(cluster.names)
-            outcome = course.round(f"clock {name}", fault_of(course, FAULTS["clock"], name, ""), seconds=4.0)
-            if outcome.promotions:
+    with Course(cluster, seed, clients=4) as course:
+        for number in range(rounds):
+            watcher = Watcher(cluster, cluster.client_hosts[-1], seed * 1000 + number)
+            watcher.start()
+            time.sleep(3.0)
+            name, other = course.dice.sample(cluster.names, 2)
+            killed = number % 3 == 2
+            outcome = course.round(
+                f"clock {name}", fault_of(course, FAULTS["clock"], name, other), seconds=4.0
+            )
+            if killed:
+                second = course.round(
+                    f"kill {other}", fault_of(course, FAULTS["kill"], other, name), seconds=2.0
+                )
+                outcome.broken += second.broken
+                outcome.fault += f", kill {other}"
+            elif outcome.promotions:
                 outcome.broken.append("its place was taken")
+            watcher.ending.set()
+            watcher.join(60)
+            print(f"# round {number + 1}: {watcher.looked} looks at keys that live for seconds", flush=True)
+            outcome.broken += watcher.wrong[:10]
             yield outcome
 
 
