@@ -209,7 +209,7 @@ def written_to(cluster: Cluster) -> Iterator[list[Writer]]:
 def test_nothing_is_lost_whoever_is_killed_while_slots_move(tmp_path: Path) -> None:
     cluster = Cluster(tmp_path)
     try:
-        with written_to(cluster):
+        with written_to(cluster) as writers:
             for moment, victim in POINTS:
                 before = cluster.last_event()
                 cluster.move()
@@ -225,7 +225,8 @@ def test_nothing_is_lost_whoever_is_killed_while_slots_move(tmp_path: Path) -> N
                     cluster.nodes.start(name)
                 point = f"{victim} at {moment}"
                 eventually(cluster.at_rest, lambda point=point: (point, cluster.service.get("/rebalance")))
-                print(f"{point}: at rest", flush=True)
+                assert [what for one in writers for what in one.wrong] == [], point
+                print(f"{point}: at rest, and nothing wrong", flush=True)
     finally:
         cluster.end()
 
