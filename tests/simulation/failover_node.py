@@ -253,6 +253,8 @@ class SimulatedNode:
             # Somebody waits for it: it comes first.
             out.due.remove(slot)
             out.due.insert(0, slot)
+        if out is not None and slot not in out.session.slots:
+            return False  # What it says is about other slots: it connects anew for this one.
         mutant = self.world.mutant == "filled-before-confirmed" and out is not None and slot in out.copied
         return out is not None and (out.acked >= seq or out.filled.get(slot, -1) >= seq or mutant)
 
