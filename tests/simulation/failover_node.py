@@ -157,6 +157,9 @@ class SimulatedNode:
                 if name not in mains or one.session.slots != self.slots_from(name):
                     one.session.broken = True
                     del self.incoming[name]
+            for name in set(self.applied) - mains:
+                if not name.startswith("sent:"):
+                    del self.applied[name]  # Whom we follow no more we do not go on from.
         copies = {name for slot in mine for name in now[slot].copies}
         for name in [name for name in self.outgoing if name not in copies]:
             del self.outgoing[name]
