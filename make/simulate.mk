@@ -18,10 +18,13 @@ torture: dev-tools debug ## Real processes under faults, histories judged; as ro
 	@$(PYTHON) -m tests.torture $(if $(ROW),--row $(ROW)) $(if $(ROUNDS),--rounds $(ROUNDS)) \
 		$(if $(SEED),--seed $(SEED)) $(ARGS)
 
-.PHONY: bench-failover bench-moves bench-replication bench-persistence
+.PHONY: bench-failover bench-idle bench-moves bench-replication bench-persistence
 
 bench-failover: release dev-tools ## Kill nodes under load: how long writes wait, and what is lost (ARGS="--kills 100")
 	@$(PYTHON) -m bench.failover $(ARGS)
+
+bench-idle: release dev-tools ## What the reference cluster costs when nobody asks it anything
+	@$(PYTHON) -m bench.idle $(ARGS)
 
 bench-moves: release dev-tools ## Slots that move: beside Redis' resharding, and what clients notice (ARGS="--sections load")
 	@$(PYTHON) -m bench.moves $(ARGS)
