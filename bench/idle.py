@@ -1,7 +1,7 @@
 """What the reference cluster costs when nobody asks it anything: `python -m bench.idle`.
 
-`fastcache up` with its own numbers of nodes and proxies, on other ports: how long until everything is ready, and
-the processor time of each kind of process over half a minute, as a share of one core.
+`fastcache up` with its own numbers of nodes and proxies, on other ports: how long until everything is ready,
+and the processor time of each kind of process over half a minute, as a share of one core.
 """
 
 import argparse
@@ -10,27 +10,24 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import defaultdict
+from pathlib import Path
 
 from bench import processes, servers
 from bench.report import Verdicts, table
 
 READY_BAR, IDLE_BAR = 15.0, 5.0
 SETTLE = 10.0
-SERVICES = {"health": "health service", "haproxy": "HAProxy"}
 
 
 def pids_by_kind(directory: str) -> dict[str, list[int]]:
     """The processes of the cluster, by what they are."""
     words = [servers.fastcache(), "status", "--dir", directory, "-o", "json"]
     told = json.loads(subprocess.run(words, check=True, capture_output=True, timeout=60).stdout)
-    found: dict[str, list[int]] = defaultdict(list)
-    for kind in ("nodes", "proxies", "services"):
-        for one in told.get(kind, []):
-            found[
-                SERVICES.get(one.get("id", ""), one.get("id", kind)) if kind == "services" else kind
-            ].append(one["pid"])
-    return found
+    found: dict[str, list[int]] = {kind: [one["pid"] for one in told[kind]] for kind in ("nodes", "proxies")}
+    # One at a time: the health service, and HAProxy.
+    return found | {
+        Path(f"/proc/{one['pid']}/comm").read_text().strip(): [one["pid"]] for one in told["services"]
+    }
 
 
 def main() -> int:
