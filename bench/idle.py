@@ -60,7 +60,7 @@ def main() -> int:
             down = [servers.fastcache(), "down", "--dir", directory]
             subprocess.run(down, check=False, stdout=subprocess.DEVNULL, timeout=60)
     whole = sum(shares.values())
-    rows = [[f"{len(kinds[kind])} {kind}", f"{share:.2f} %", "", ""] for kind, share in shares.items()]
+    rows = [[f"{kind} ({len(kinds[kind])})", f"{share:.2f} %", "", ""] for kind, share in shares.items()]
     rows.append(
         ["all", f"{whole:.2f} %", f"<= {IDLE_BAR:g}", verdicts.judge(f"idle: {whole:.2f} %", whole, IDLE_BAR)]
     )
