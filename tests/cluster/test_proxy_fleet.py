@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -172,10 +173,20 @@ def test_a_pause_holds_at_all_proxies_and_ends_at_all(door: Door) -> None:
     assert served == [None] * len(threads)
 
 
+def state_of(task: Path) -> str:
+    """A thread's state: a letter."""
+    return (task / "stat").read_text().rpartition(")")[2].split()[0]
+
+
 def test_a_proxy_that_stands_still_costs_a_moment_and_is_left_out(cluster: Embedded, door: Door) -> None:
     here, beside = door(0, "here"), door(2, "there")
     stopped = pid(cluster, 2)
     os.kill(stopped, signal.SIGSTOP)
+    # Its threads go on until the one that took the signal has had its turn.
+    until(
+        lambda: all(state_of(task) == "T" for task in Path(f"/proc/{stopped}/task").iterdir()),
+        "it stands still",
+    )
     try:
         began = time.monotonic()
         names = {one["name"] for one in here.client_list()}
