@@ -327,10 +327,14 @@ class Assignment:
         link = self.view.links.get((group.main, heir))
         unseen = max(link.seq - self.progress(heir, group.main), 0) if link else 0
         self.tell("failover", old=group.main, new=heir, slots=group.ranges, lost=unseen)
-        replicas = tuple(name for name in group.replicas if name != heir)
-        learners = tuple(name for name in (*group.learners, group.main) if name != heir and self.node(name))
+        # Who is gone as well is not waited for: while nobody else is, nothing is acknowledged, so whoever has
+        # everything now has it still when the heir falls, too.
+        fallen = tuple(name for name in group.replicas if self.gone(name) or self.restarted(name))
+        replicas = tuple(name for name in group.replicas if name not in (heir, *fallen))
+        others = dict.fromkeys((*group.learners, *fallen, group.main))
+        learners = tuple(name for name in others if name != heir and self.node(name))
         # It holds what it acknowledged as main as well, should it live.
-        kept = [name for name in (group.main, *group.keepers) if not self.restarted(name)]
+        kept = [name for name in (group.main, *group.keepers, *group.plain) if not self.restarted(name)]
         return Group(heir, replicas, learners, group.ranges).kept_by(
             kept if heir in (*group.plain, *group.keepers) else ()
         )
