@@ -95,6 +95,19 @@ def test_the_other_replicas_stay_replicas_of_the_new_main() -> None:
     assert after.slots == [group("b", "c", "a")]
 
 
+def test_who_fell_with_the_main_is_not_waited_for_by_its_heir_and_may_still_save_the_slots() -> None:
+    strict = {"strict": True, "copies": 2}
+    after = decide(document(group("a", "b c")), View(nodes("a b"), **strict))  # type: ignore[arg-type]
+    assert after.slots == [group("c", "", "b a", keepers="b a")]
+    # The heir falls before anybody has joined, and has lost its memory: it waits for who has it, and gives way.
+    before, reborn = document(*after.slots), NodeView(UP, "c1")
+    held = decide(before, View(nodes("a b", c=reborn), **strict))  # type: ignore[arg-type]
+    assert [one["main"] for one in held.slots] == ["c"]
+    lost = NodeView(UP, "b1")
+    saved = decide(before, View(nodes("", b=lost, c=reborn), **strict))  # type: ignore[arg-type]
+    assert [one["main"] for one in saved.slots] == ["a"]
+
+
 def test_without_strictness_the_most_advanced_copy_takes_over_a_replica_before_a_learner() -> None:
     told = {("b", "a"): link(seq=5, run="a0"), ("c", "a"): link(seq=9, run="a0")}
     view = View(nodes("a"), links={("a", "c"): link(seq=12, acked=8)}, received=told, copies=2)
