@@ -99,7 +99,7 @@ def test_who_fell_with_the_main_is_not_waited_for_by_its_heir_and_may_still_save
     strict = {"strict": True, "copies": 2}
     after = decide(document(group("a", "b c")), View(nodes("a b"), **strict))  # type: ignore[arg-type]
     assert after.slots == [group("c", "", "b a", keepers="b a")]
-    # The heir falls before anybody has joined, and has lost its memory: it waits for who has it, and gives way.
+    # The heir falls before anybody joined, and has lost its memory: it waits for who has it, and gives way.
     before, reborn = document(*after.slots), NodeView(UP, "c1")
     held = decide(before, View(nodes("a b", c=reborn), **strict))  # type: ignore[arg-type]
     assert [one["main"] for one in held.slots] == ["c"]
