@@ -24,10 +24,10 @@ def pids_by_kind(directory: str) -> dict[str, list[int]]:
     words = [servers.fastcache(), "status", "--dir", directory, "-o", "json"]
     told = json.loads(subprocess.run(words, check=True, capture_output=True, timeout=60).stdout)
     found: dict[str, list[int]] = {kind: [one["pid"] for one in told[kind]] for kind in ("nodes", "proxies")}
-    # One at a time: the health service, and HAProxy.
-    return found | {
-        Path(f"/proc/{one['pid']}/comm").read_text().strip(): [one["pid"]] for one in told["services"]
-    }
+    for one in told["services"]:
+        balancer = Path(f"/proc/{one['pid']}/comm").read_text().startswith("haproxy")
+        found["HAProxy" if balancer else "health service"] = [one["pid"]]
+    return found
 
 
 def main() -> int:
