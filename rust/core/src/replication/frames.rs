@@ -4,7 +4,7 @@
 //! length of what follows (4)   CRC-32 of what follows the checksum (4)   kind (1)   fields and payload
 //! ```
 //! A frame that does not check ends the stream: the replica connects anew. Numbers are little-endian. Nothing is
-//! allocated by a length that is announced: a frame is looked at when all of it has arrived.
+//! allocated by a length that is announced, but for 4 MB of a squeezed frame: one is looked at when all of it has arrived.
 
 use crate::slot::{SLOT_COUNT, SlotSet};
 use crate::stream::codec::Garbage;
