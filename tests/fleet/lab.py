@@ -187,12 +187,13 @@ class Lab:
             out = process.communicate(timeout=60)[0]
         seen.update(json.loads(out))
 
-    def on(self, host: str, command: str) -> str:
-        """Run a command on a host, as root."""
-        return self.run(
+    def on(self, host: str, command: str, *, said_only: bool = True) -> str:
+        """Run a command on a host, as root; of several hosts, `said_only=False` tells which said what."""
+        told = self.run(
             "ansible", "-i", "inventories/lab", host, "-m", "ansible.builtin.shell", "-a", command,
             "-e", "ansible_callback_result_format=json", cwd=PROJECT,
-        ).partition(">>\n")[2].strip()  # fmt: skip
+        )  # fmt: skip
+        return told.partition(">>\n")[2].strip() if said_only else told
 
     def shows_no_secret(self, run: Run) -> None:
         """Neither what a run printed nor the hosts show one anywhere but in its own place."""
@@ -222,10 +223,17 @@ class Lab:
         return {str(node): int(slots) for node, slots in told["mains"].items()}
 
     def shares(self, hosts: int) -> None:
-        """Every host serves its part of the slots."""
+        """Every host serves its part of the slots; who does not is told with what the services say of it."""
         mains = self.mains()
-        assert len(mains) == hosts, mains
-        assert max(mains.values()) - min(mains.values()) < 0.1 * 16384 / hosts, mains
+        even = len(mains) == hosts and max(mains.values()) - min(mains.values()) < 0.1 * 16384 / hosts
+        assert even, f"{mains}\n{self.journals()}"
+
+    def journals(self) -> str:
+        """What the health services and the nodes have logged lately."""
+        asked = "journalctl --no-pager -o short-precise -n 150"
+        return self.on(
+            "nodes", f"{asked} -u fastcache-health; {asked} -u 'fastcache-node@*'", said_only=False
+        )
 
     def outputs(self) -> dict[str, Any]:
         made: dict[str, Any] = json.loads(self.terraform("output", "-json"))

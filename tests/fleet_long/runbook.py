@@ -14,9 +14,9 @@ FAB = Path(sys.executable).with_name("fab")
 class Runbook:
     """`fab` on the lab, with an inventory of its own: the same hosts, and the settings of the story."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, name: str = "lab") -> None:
         self.lab = lab
-        self.inventory = lab.scratch / "lab"
+        self.inventory = lab.scratch / name
         variables = self.inventory / "group_vars" / "all"
         variables.mkdir(parents=True)
         (self.inventory / "01-hosts.py").symlink_to(PROJECT / "inventories" / "terraform_hosts.py")

@@ -63,6 +63,12 @@ options:
       A file on the host that stands for a renewal that has begun; that it is there is reported, so that
       the run after one that was killed can finish it.
     type: path
+  unfinished_until_level:
+    description: >-
+      Write that file before a unit is started, too: whoever asks for it gives the services their share of
+      the work later, and removes it then.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""
@@ -181,6 +187,7 @@ def main() -> None:
             "units": {"type": "list", "elements": "dict", "required": True, "options": UNIT},
             "renew": {"type": "bool", "default": True},
             "unfinished": {"type": "path"},
+            "unfinished_until_level": {"type": "bool", "default": False},
         },
         supports_check_mode=True,
     )
@@ -205,6 +212,9 @@ def main() -> None:
         elif state["ActiveState"] not in ("active", "reloading", "activating"):
             done["started"].append(name)
             if act:
+                if module.params["unfinished"] and module.params["unfinished_until_level"]:
+                    with open(module.params["unfinished"], "w", encoding="utf-8"):
+                        pass
                 # A unit that gave up after too many failures would refuse to start.
                 systemd.module.run_command(["systemctl", "reset-failed", name])
                 systemd.do("start", name)
