@@ -146,6 +146,11 @@ class Systemd:
         found = [dict(line.split("=", 1) for line in block.splitlines() if "=" in line) for block in blocks]
         return dict(zip(names, found, strict=True))
 
+    def start(self, name: str) -> None:
+        # A unit that gave up after too many failures would refuse to start.
+        self.module.run_command(["systemctl", "reset-failed", name])
+        self.do("start", name)
+
     def reload(self, name: str) -> None:
         """Reload it; where it tells how often it was renewed, until it was once more."""
         before, refused, _ = self.renewals(name)
@@ -189,6 +194,7 @@ def main() -> None:
             "unfinished": {"type": "path"},
             "unfinished_until_level": {"type": "bool", "default": False},
         },
+        required_if=[("unfinished_until_level", True, ["unfinished"])],
         supports_check_mode=True,
     )
     units, systemd, act = module.params["units"], Systemd(module), not module.check_mode
@@ -202,6 +208,7 @@ def main() -> None:
     if act:
         systemd.learn_definitions()
     states = systemd.show(names)
+    mark_start(module, units, states)
     for unit in units:
         name, state = unit["name"], states[unit["name"]]
         if unit["state"] == "stopped":
@@ -209,15 +216,10 @@ def main() -> None:
                 done["stopped"].append(name)
                 if act:
                     systemd.do("stop", name)
-        elif state["ActiveState"] not in ("active", "reloading", "activating"):
+        elif to_start(unit, states):
             done["started"].append(name)
             if act:
-                if module.params["unfinished"] and module.params["unfinished_until_level"]:
-                    with open(module.params["unfinished"], "w", encoding="utf-8"):
-                        pass
-                # A unit that gave up after too many failures would refuse to start.
-                systemd.module.run_command(["systemctl", "reset-failed", name])
-                systemd.do("start", name)
+                systemd.start(name)
         elif (way := how_to_renew(unit, state)) is not None:
             done["stale"].append(name)
             if way == "restart":
@@ -229,6 +231,20 @@ def main() -> None:
         enable(unit, state, systemd, act, done)
     changed = bool(done["started"] or done["stopped"] or done["enabled"] or done["renewed"])
     module.exit_json(changed=changed, unfinished=unfinished, **done)
+
+
+def to_start(unit: dict[str, Any], states: dict[str, dict[str, str]]) -> bool:
+    """Whether it is to run, and does not."""
+    active = states[unit["name"]]["ActiveState"] in ("active", "reloading", "activating")
+    return unit["state"] == "started" and not active
+
+
+def mark_start(module: AnsibleModule, units: list[dict[str, Any]], states: dict[str, dict[str, str]]) -> None:
+    """Leave a file that outlives a run that is killed, when units are about to be started, where wanted."""
+    wanted = module.params["unfinished_until_level"] and not module.check_mode
+    if wanted and any(to_start(unit, states) for unit in units):
+        with open(module.params["unfinished"], "w", encoding="utf-8"):
+            pass
 
 
 def how_to_renew(unit: dict[str, Any], state: dict[str, str]) -> str | None:
