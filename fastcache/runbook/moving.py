@@ -11,7 +11,8 @@ from fastcache.errors import FastCacheError, UsageError
 from fastcache.runbook.fleet import Member
 from fastcache.runbook.hands import Hands, RefusedError, UnreachableError
 from fastcache.runbook.operation import FAULT, Operation, Step, refuse_unless
-from fastcache.runbook.playbooks import filled, playing, proof
+from fastcache.runbook.playbooks import filled, proof
+from fastcache.runbook.plays import playing
 
 LOOK_SECONDS = 0.5
 #: Slots that wait for somebody who is not well: so long without any progress, then the task stops.

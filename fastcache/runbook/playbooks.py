@@ -3,7 +3,6 @@ more.
 """
 
 import json
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,8 +12,9 @@ from typing import Any
 from fastcache.errors import FastCacheError, UsageError
 from fastcache.runbook import gate, rolling
 from fastcache.runbook.fleet import Fleet
-from fastcache.runbook.hands import Hands, Played, UnreachableError, together
+from fastcache.runbook.hands import Hands, UnreachableError, together
 from fastcache.runbook.operation import Operation, Step
+from fastcache.runbook.plays import failures, played, playing
 from fastcache.runbook.status import verify
 
 #: Clocks further apart than this make times of expiry and the lock's end doubtful.
@@ -29,45 +29,6 @@ ASK = (
     " systemctl is-system-running 2>/dev/null || true"
 )
 SUPPORTED = {"debian 12", "debian 13"}
-#: A failure as Ansible prints it, up to the next empty line; and what it says of it, as YAML or as JSON.
-FAILED_TASK = re.compile(r"^(?:fatal|failed): \[([^\]]+)\](.*(?:\n.+)*)", re.MULTILINE)
-MESSAGE = re.compile(r'"msg": "((?:[^"\\]|\\.)*)"|^( +)msg: (.*(?:\n\2 +.*)*)', re.MULTILINE)
-
-
-class PlaybookError(FastCacheError):
-    """Ansible ended with a failure."""
-
-
-def played(done: Played, playbook: str) -> Played:
-    """What Ansible did, or the first thing it failed at."""
-    if done.code:
-        found = failures(done.text)
-        why = ": ".join(found[0]) if found else " | ".join(done.text.strip().splitlines()[-3:])
-        raise PlaybookError(
-            f"{playbook}: {why}", "the output above has more; run it again when that is mended"
-        )
-    return done
-
-
-def failures(text: str) -> list[tuple[str, str]]:
-    """Hosts and why each failed, out of what Ansible printed."""
-    found = []
-    for host, said in FAILED_TASK.findall(text):
-        if message := MESSAGE.search(said):
-            words = message[1] if message[1] is not None else " ".join(message[3].split())
-            found.append((host, words.strip("'\" ") if message[1] is None else words))
-    return found
-
-
-def playing(hands: Hands, playbook: str, *words: str) -> Callable[[], str]:
-    """A step that is a playbook."""
-
-    def act() -> str:
-        done = played(hands.play(playbook, *words), playbook)
-        changed = {host: count for host, count in done.changed.items() if count}
-        return f"changed: {', '.join(f'{host} {count}' for host, count in changed.items()) or 'nothing'}"
-
-    return act
 
 
 def proof(hands: Hands) -> Step:

@@ -1,7 +1,8 @@
 """Start every service again, one at a time, while clients are served; on another release where wanted.
 
 Health services first (those that follow, then the leader), then proxies, which the balancers drain before,
-then nodes, which hand their slots over before. Behind each stands the gate of gate.py.
+then nodes, which hand their slots over before. Behind each stands the gate of gate.py. At the end every node
+gets its share of the slots back: the one that was last would serve none, and the others all.
 """
 
 import csv
@@ -15,6 +16,7 @@ from fastcache.runbook.fleet import Fleet, Member
 from fastcache.runbook.gate import info_of
 from fastcache.runbook.hands import Hands, RefusedError, UnreachableError, all_well, checked
 from fastcache.runbook.operation import Operation, Step
+from fastcache.runbook.plays import playing
 
 RELEASES = "/opt/fastcache/releases"
 CURRENT = "/opt/fastcache/current"
@@ -42,7 +44,7 @@ def restart(hands: Hands, only: Iterable[str] = ()) -> Operation:
     return Operation(
         "rolling-restart",
         "Start every service again, one at a time",
-        tuple(steps),
+        (*steps, *levelling(hands, members)),
         {"only": ",".join(sorted(only))},
         hint="the services before it run; look at its journal: 'fab support-bundle'",
         notes=notes(hands, members),
@@ -70,7 +72,15 @@ def release_steps(hands: Hands, release: str) -> tuple[Step, ...]:
             for one in in_order(here, leader)
         ]
         steps += [turn, *renew]
-    return tuple(steps)
+    return (*steps, *levelling(hands, hands.fleet.members))
+
+
+def levelling(hands: Hands, members: Iterable[Member]) -> tuple[Step, ...]:
+    """Nodes that handed their slots over serve their share again; nothing is copied for it."""
+    told = hands.http("GET", "/replication")
+    if not (told["replication"] and told["replicas"] and any(one.kind == "node" for one in members)):
+        return ()
+    return (Step("level", "every node takes over its share again", playing(hands, "playbooks/level.yml")),)
 
 
 def releases(hands: Hands, host: str) -> tuple[str, ...]:

@@ -40,7 +40,7 @@ def test_a_plan_touches_nothing() -> None:
     world = World()
     report = carry_out(rolling.restart(world), world, Quiet(), Consent(plan=True, yes=True))
     assert report.outcome == "planned"
-    assert len(report.steps) == 8
+    assert len(report.steps) == 9
     assert world.changing() == []
     assert world.kept == ledger.Ledger()
 
@@ -311,7 +311,7 @@ def test_a_hit_rate_survives_a_node_that_counts_from_nought() -> None:
 def test_the_leader_is_the_last_health_service_then_proxies_then_nodes() -> None:
     names = [step.name for step in rolling.restart(World()).steps]
     assert names[:2] == ["health-h1-8080", "health-h2-8080"], "h2 leads"
-    assert [name.partition("-")[0] for name in names[2:]] == ["proxy"] * 3 + ["node"] * 3
+    assert [name.partition("-")[0] for name in names[2:]] == ["proxy"] * 3 + ["node"] * 3 + ["level"]
 
 
 def test_a_proxy_is_drained_before_it_stops_and_gets_clients_again_also_when_it_fails() -> None:
@@ -344,6 +344,14 @@ def test_a_node_without_copies_takes_a_snapshot_before_it_starts_again() -> None
     assert "POST /switchover" not in world.calls
 
 
+def test_who_handed_over_gets_its_share_back_and_without_copies_there_is_none_to_get() -> None:
+    world = World()
+    rolling.restart(world).steps[-1].act()
+    assert world.changing() == ["play playbooks/level.yml"]
+    assert all(step.name != "level" for step in rolling.restart(World(replicas=0)).steps)
+    assert all(step.name != "level" for step in rolling.restart(world, ["proxy-h1-6382"]).steps)
+
+
 def test_a_name_that_is_no_name_of_a_release_is_refused() -> None:
     with pytest.raises(UsageError, match="no name of a release"):
         rolling.release_steps(World(), "../../etc")
@@ -359,7 +367,7 @@ def test_a_release_changes_host_by_host_the_leaders_last() -> None:
 
 def test_a_restart_can_be_of_some_hosts_only() -> None:
     names = [step.name for step in rolling.restart(World(), ["h3"]).steps]
-    assert names == ["proxy-h3-6382", "node-h3-7001"]
+    assert names == ["proxy-h3-6382", "node-h3-7001", "level"]
     with pytest.raises(UsageError, match="not in the inventory: h9"):
         rolling.restart(World(), ["h9"])
 

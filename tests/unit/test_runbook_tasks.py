@@ -10,6 +10,7 @@ from fastcache.runbook import chaos, playbooks, snapshots, ssh, support
 from fastcache.runbook.fleet import Host, fleet_of
 from fastcache.runbook.hands import Outcome, Played
 from fastcache.runbook.operation import Consent, StoppedError, carry_out
+from fastcache.runbook.plays import failures, playing
 
 from .runbook_fleet import Quiet, World
 
@@ -47,7 +48,7 @@ def test_a_deployment_that_was_killed_goes_on_with_the_playbook_that_was_under_w
 
 def test_what_a_playbook_changed_is_the_finding() -> None:
     world = World(plays={"site.yml": Played(0, "", {"h1": 3, "h2": 0})})
-    assert playbooks.playing(world, "site.yml")() == "changed: h1 3"
+    assert playing(world, "site.yml")() == "changed: h1 3"
 
 
 def test_the_recap_of_ansible_is_read() -> None:
@@ -119,10 +120,8 @@ fatal: [h1]: FAILED! =>
 PLAY RECAP ****
 h1 : ok=1 changed=0
 """
-    assert playbooks.failures(text) == [
-        ("h1", "not serving: client-h1-6380: the connection has been closed (EOF)")
-    ]
-    assert playbooks.failures(FAILED) == [("h2", "no bundle")]
+    assert failures(text) == [("h1", "not serving: client-h1-6380: the connection has been closed (EOF)")]
+    assert failures(FAILED) == [("h2", "no bundle")]
 
 
 # --- releases ---------------------------------------------------------------------------------------
