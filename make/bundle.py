@@ -199,7 +199,9 @@ class Archive:
             (uri, codename) for uri, codename, origin in known if codename.split("-")[0] == self.suite
         )
         if not of_suite:
-            of_suite = [(min(uri for uri, _, origin in known if origin == "Debian"), self.suite)]
+            # The archive itself, not that of security updates, which calls its releases otherwise.
+            archives = [uri for uri, codename, origin in known if origin == "Debian" and "-" not in codename]
+            of_suite = [(min(archives), self.suite)]
         keyring = "/usr/share/keyrings/debian-archive-keyring.gpg"
         return "".join(f"deb [signed-by={keyring}] {uri} {codename} main\n" for uri, codename in of_suite)
 

@@ -4,8 +4,8 @@
 
 As every client library with a pool does, a client whose connection was closed connects again and repeats its
 request, once. What still fails then, or is answered by an error, counts as failed; `gap` is the longest time
-that a client went without an answer, `stall` the longest that this machine let a waiting program oversleep
-meanwhile. Standard library only.
+that a client went without an answer, `gap_ended` when (UTC, as in journals), `stall` the longest that this
+machine let a waiting program oversleep meanwhile. Standard library only.
 """
 
 import collections
@@ -30,7 +30,8 @@ class Client(threading.Thread):
     ) -> None:
         super().__init__(daemon=True)
         self.number, self.address, self.password, self.tls = number, address, password, tls
-        self.requests, self.gap, self.reconnects = 0, 0.0, 0
+        self.requests, self.reconnects = 0, 0
+        self.gap, self.gap_ended = 0.0, 0.0
         self.failures: collections.Counter[str] = collections.Counter()
         self.socket: socket.socket | None = None
         self.replies: BinaryIO | None = None
@@ -48,7 +49,8 @@ class Client(threading.Thread):
                     self.failures[failure] += 1
                     time.sleep(0.01)
                 else:
-                    self.gap = max(self.gap, now - answered)
+                    if now - answered > self.gap:
+                        self.gap, self.gap_ended = now - answered, time.time()
                     answered = now
             time.sleep(0.01)
 
@@ -117,6 +119,7 @@ def main() -> None:
     for client in clients:
         for failure, count in client.failures.items():
             failures[re.sub(r"\b\d+ ms\b", "some ms", failure)] += count
+    slowest = max(clients, key=lambda client: client.gap)
     print(
         json.dumps(
             {
@@ -124,7 +127,8 @@ def main() -> None:
                 "reconnects": sum(client.reconnects for client in clients),
                 "failed": sum(failures.values()),
                 "failures": failures,
-                "gap": round(max(client.gap for client in clients), 3),
+                "gap": round(slowest.gap, 3),
+                "gap_ended": time.strftime("%H:%M:%S", time.gmtime(slowest.gap_ended)),
                 "stall": round(stall, 3),
             }
         )

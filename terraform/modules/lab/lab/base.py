@@ -63,8 +63,9 @@ def debian_mirror(suite: str) -> str:
     of_debian = {codename: uri for uri, codename, origin in archives if origin == "Debian"}
     if suite in of_debian:
         return of_debian[suite]
-    if of_debian:
-        return next(iter(of_debian.values()))
+    # Any release of the archive itself; that of security updates calls its releases otherwise.
+    if others := [uri for codename, uri in of_debian.items() if "-" not in codename]:
+        return others[0]
     raise LabError("apt on this machine knows no Debian archive: add one to /etc/apt/sources.list")
 
 
