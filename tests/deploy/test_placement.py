@@ -78,6 +78,12 @@ def test_nothing_is_given_to_a_copy_that_is_not_whole_nor_to_nodes_that_were_not
     assert placement.next_step(topology([("b", "a", "0-99")]), ["a"]) == ("b", "a", list(range(50)))
 
 
+def test_what_a_node_lacks_comes_over_others_where_no_copy_leads_straight_to_it() -> None:
+    """The rich one's copies are with b, and only slots of b have copies with the one that lacks."""
+    document = topology([("a", "b", "0-79"), ("b", "c", "80-119"), ("c", "a", "120-149")])
+    assert served(evened_out(document, ["c"])) == {"a": 50, "b": 50, "c": 50}
+
+
 def test_weights_count_and_an_even_cluster_is_left_alone() -> None:
     even = topology([("a", "b", "0-5461"), ("b", "c", "5462-10922"), ("c", "a", "10923-16383")])
     assert placement.next_step(even, ["a", "b", "c"]) is None

@@ -15,6 +15,7 @@ import ssl
 import time
 import urllib.error
 import urllib.request
+from itertools import pairwise
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -238,7 +239,11 @@ def come_back(health: Health, nodes: list[str], moved: list[Document]) -> None:
 
 
 def next_step(topology: Document, nodes: list[str]) -> tuple[str, str, list[int]] | None:
-    """Who gives which slots to whom, for the node that lacks most and the one with most to spare; pure."""
+    """Who gives which slots to whom, so that the node that lacks most comes nearer to its share; pure.
+
+    It takes what it holds copies of; where those who serve that have nothing to spare, they get as much from
+    who has, first.
+    """
     weights = {node["id"]: node.get("weight", 100) for node in topology["nodes"]}
     serving = dict.fromkeys(weights, 0)
     held: dict[tuple[str, str], list[int]] = {}
@@ -252,14 +257,32 @@ def next_step(topology: Document, nodes: list[str]) -> tuple[str, str, list[int]
     if not heavy:
         return None
     share = {node: whole * weight / heavy for node, weight in weights.items()}
-    spare = {node: serving[node] - -(-share[node] // 1) for node in weights}
+    spare = {node: int(serving[node] - -(-share[node] // 1)) for node in weights}
     for taker in sorted(set(nodes) & set(weights), key=lambda node: serving[node] - share[node]):
         lack = int(share[taker]) - serving[taker]
-        for giver in sorted(weights, key=lambda node: -spare[node]):
-            count = min(lack, int(spare[giver]), len(held.get((giver, taker), ())))
-            if count > 0:
-                return giver, taker, sorted(held[giver, taker])[:count]
+        if lack > 0 and (way := way_to(taker, spare, held)):
+            passed_on = min(len(held[pair]) for pair in pairwise(way))
+            count = min(lack, spare[way[0]], passed_on)
+            return way[0], way[1], sorted(held[way[0], way[1]])[:count]
     return None
+
+
+def way_to(taker: str, spare: dict[str, int], held: dict[tuple[str, str], list[int]]) -> list[str]:
+    """The shortest way from who has most to spare, each giving what the next holds copies of; or none."""
+    ways = [[taker]]
+    seen = {taker}
+    while ways:
+        longer = [
+            [giver, *way]
+            for way in ways
+            for giver in sorted(spare, key=lambda node: (-spare[node], node))
+            if giver not in seen and held.get((giver, way[0]))
+        ]
+        if rich := [way for way in longer if spare[way[0]] > 0]:
+            return max(rich, key=lambda way: spare[way[0]])
+        seen.update(way[0] for way in longer)
+        ways = longer
+    return []
 
 
 def slots_in(text: str) -> list[int]:
