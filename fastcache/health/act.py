@@ -1,7 +1,8 @@
 """Act on verdicts: schedule checks, raise the epoch, keep it, publish it, lead or follow.
 
 Only the leader checks and publishes. A new topology is saved before anybody hears of it, and the store
-refuses a leader that has been deposed. Followers read what the leader saved.
+refuses a leader that has been deposed. Followers read what the leader saved, as soon as it says that there
+is something.
 """
 
 import asyncio
@@ -20,6 +21,7 @@ import msgspec
 from fastcache import _core
 from fastcache.health import compose, decide
 from fastcache.health.decide import Judgement
+from fastcache.health.hearing import newer_at
 from fastcache.health.observe import Prober
 from fastcache.health.rebalance import Rebalance
 from fastcache.health.registry import Kind, Member, Outcome, Record, Registry
@@ -43,6 +45,8 @@ FIRST_CHECKS_PER_SECOND = 1000
 TOGETHER_SECONDS = 0.05
 # Timers end a little early or late.
 CLOCK_SECONDS = 0.005
+# A follower that cannot ask the leader for news, or does not know who leads, tries again after so long.
+HEARING_REST_SECONDS = 0.5
 # A claim of a higher epoch than this is nonsense, not a cluster with a past.
 HIGHEST_EPOCH = 1 << 48
 
@@ -88,6 +92,8 @@ class Service:
         self.saved = 0
         self.flags: tuple[str, ...] = settings.flags
         self.one_at_a_time = asyncio.Lock()
+        # Held by whoever leads, follows, or changes from one to the other.
+        self.turns = asyncio.Lock()
         self.replication = Replication(self)
         self.rebalance = Rebalance(self)
         self.joined_at = 0.0
@@ -125,15 +131,18 @@ class Service:
         publishing = asyncio.create_task(self.publish_for_ever())
         listening = asyncio.create_task(self.replication.listen_for_ever())
         moving = asyncio.create_task(self.rebalance.run_for_ever())
+        hearing = asyncio.create_task(self.hear_for_ever())
         try:
             while not self.stopping.is_set():
-                await self.take_turn()
+                async with self.turns:
+                    await self.take_turn()
                 await self.pause(self.settings.lease / 4)
         finally:
+            hearing.cancel()
             publishing.cancel()
             listening.cancel()
             moving.cancel()
-            await asyncio.gather(publishing, listening, moving, return_exceptions=True)
+            await asyncio.gather(hearing, publishing, listening, moving, return_exceptions=True)
             self.stop_watching()
             self.prober.close()
             try:
@@ -170,6 +179,33 @@ class Service:
             self.log("warning", "the store does not answer", error=str(error))
             if self.leading and time.monotonic() > self.leading_until:
                 self.descend("the lease could not be renewed")
+
+    async def hear_for_ever(self) -> None:
+        """As a follower: have the leader's topologies when it has them, not when our next turn comes."""
+        while not self.stopping.is_set():
+            try:
+                while (leader := self.leader_url) and not self.leading and leader != self.settings.url:
+                    began = time.monotonic()
+                    if await newer_at(leader, self.epoch, self.prober.tls) > self.epoch:
+                        if not await self.catch_up():
+                            break
+                    elif time.monotonic() - began < 1.0:
+                        break  # It ends, and waits for nothing any more.
+            except (OSError, ValueError):
+                pass  # The store will tell who leads then.
+            await self.pause(HEARING_REST_SECONDS)
+
+    async def catch_up(self) -> bool:
+        """Follow if there is something new in the store; says whether there was."""
+        async with self.turns:
+            try:
+                if self.leading or await self.in_thread(self.store.epoch) <= self.epoch:
+                    return False
+                await self.follow()
+                return True
+            except Exception as error:
+                self.log("warning", "the store does not answer", error=str(error))
+                return False
 
     async def ascend(self) -> None:
         """Become the leader: take over what the last one saved, then check and publish."""

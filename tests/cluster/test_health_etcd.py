@@ -103,6 +103,31 @@ def test_a_change_asked_of_a_follower_is_sent_on_to_the_leader(services: list[He
     until("the follower knows", lambda: len(follower.topology()["nodes"]) == 4)
 
 
+def test_a_follower_has_a_topology_when_the_leader_has_it_not_when_its_next_turn_comes(
+    endpoint: str, nodes: list[StandIn], tmp_path: Path
+) -> None:
+    """Who asks a follower would send requests to the old main of a slot meanwhile."""
+    listed = [{"id": f"n{i}", "host": "127.0.0.1", "port": node.port} for i, node in enumerate(nodes, 1)]
+    settings = {"store": "etcd", "etcd-endpoint": endpoint, "lease": 80, "cluster": "news", "nodes": listed}
+    leader, follower = (HealthProcess(tmp_path / f"health{n}", **settings) for n in range(2))
+    try:
+        for service in (leader, follower):
+            service.launch()
+            service.ready()
+            # The second finds its leader in its first turn; its next one comes after twenty seconds.
+            until("one leads", lambda: leads(leader))
+        for number in range(3):
+            began = time.monotonic()
+            assert (
+                leader.ask("POST", "/nodes", {"id": f"m{number}", "host": "127.0.0.1", "port": 1})[0] == 201
+            )
+            until("it knows", lambda known=4 + number: len(follower.topology()["nodes"]) == known)
+            assert time.monotonic() - began < 10
+    finally:
+        for service in (leader, follower):
+            service.kill()
+
+
 def test_when_the_leader_dies_another_takes_over_with_all_it_knew(
     services: list[HealthProcess], nodes: list[StandIn]
 ) -> None:

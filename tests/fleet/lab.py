@@ -20,7 +20,8 @@ from typing import Any
 PROJECT = Path(__file__).resolve().parents[2]
 MODULE = PROJECT / "terraform" / "modules" / "lab"
 ENVIRONMENT = PROJECT / "terraform" / "environments" / "lab"
-NAME, PREFIX = "citest", "198.18.30"
+#: Two stories run side by side when the second is told another name: LAB_NAME=second LAB_PREFIX=198.18.31.
+NAME, PREFIX = os.environ.get("LAB_NAME", "citest"), os.environ.get("LAB_PREFIX", "198.18.30")
 VIP = f"{PREFIX}.10"
 #: Debian of the hosts: `SUITE=trixie make test-fleet` has them run 13.
 SUITE = os.environ.get("SUITE", "bookworm")
@@ -29,6 +30,9 @@ PACKAGES = (
     "haproxy", "keepalived", "etcd-server", "prometheus", "prometheus-alertmanager",
     "prometheus-node-exporter",
 )  # fmt: skip
+
+#: Those who have a part in serving clients.
+UNITS = ("fastcache-health", "fastcache-node@*", "fastcache-proxy@*", "haproxy", "keepalived")
 
 #: Fails where a secret stands in an argument, an environment, a log, or a file that is not for secrets.
 SEARCH = """
@@ -228,12 +232,15 @@ class Lab:
         even = len(mains) == hosts and max(mains.values()) - min(mains.values()) < 0.1 * 16384 / hosts
         assert even, f"{mains}\n{self.journals()}"
 
-    def journals(self) -> str:
-        """What the health services and the nodes have logged lately."""
-        asked = "journalctl --no-pager -o short-precise -n 150"
-        return self.on(
-            "nodes", f"{asked} -u fastcache-health; {asked} -u 'fastcache-node@*'", said_only=False
-        )
+    def journals(self, until: str = "") -> str:
+        """What the services have logged lately, or in the seconds up to a time of day (UTC)."""
+        if until:
+            moment = f"$(date -d {until} +%s)"
+            when = f"--since @$(( {moment} - 4 )) --until @$(( {moment} + 2 ))"
+        else:
+            when = "-n 300"
+        units = " ".join(f"-u '{unit}'" for unit in UNITS)
+        return self.on("nodes", f"journalctl --no-pager -o short-precise {when} {units}", said_only=False)
 
     def outputs(self) -> dict[str, Any]:
         made: dict[str, Any] = json.loads(self.terraform("output", "-json"))
