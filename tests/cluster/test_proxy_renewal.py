@@ -104,6 +104,41 @@ def test_who_waits_for_a_key_goes_on_waiting_and_nothing_is_lost(cluster: Embedd
         assert other.exists("list") == 0
 
 
+@pytest.mark.parametrize("later", [0.02, 0.15, 0.4])
+def test_what_comes_into_streams_while_the_program_changes_is_not_missed(
+    cluster: Embedded, door: int, later: float
+) -> None:
+    first = cluster.port_of("node")
+    read: list[object] = []
+    with (
+        redis.Redis(port=door, socket_timeout=30) as client,
+        redis.Redis(port=door) as other,
+        redis.RedisCluster("127.0.0.1", first) as nodes,
+    ):
+        # "$" is where a stream ended when the request came, and not when the new program asks anew.
+        waits = [{"lone": "$"}, {"left": "$", "right": "$", "third": "$"}]
+        for name in ("lone", "left", "right", "third"):
+            nodes.xadd(name, {"is": "old"})
+        threads = [
+            threading.Thread(target=lambda streams=streams: read.append(client.xread(streams, block=25_000)))
+            for streams in waits
+        ]
+        for thread in threads:
+            thread.start()
+        until(lambda: sum(one["cmd"] == "xread" for one in other.client_list()) == 2, "both wait")
+        renewal = threading.Thread(target=renewed, args=(cluster,))
+        renewal.start()
+        time.sleep(later)
+        expected = [
+            [[name.encode(), [(nodes.xadd(name, {"is": "new"}), {b"is": b"new"})]]]
+            for name in ("lone", "right")
+        ]
+        renewal.join(30)
+        for thread in threads:
+            thread.join(30)
+        assert sorted(read, key=str) == expected
+
+
 def test_messages_that_come_while_the_program_changes_are_heard_once(cluster: Embedded, door: int) -> None:
     with (
         redis.Redis(port=door, socket_timeout=20) as client,
