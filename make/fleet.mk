@@ -46,3 +46,7 @@ bench-deploy: dev-tools debug ## What a deployment to 3 and to 10 lab hosts cost
 .PHONY: test-fleet-long
 test-fleet-long: dev-tools debug ## The runbook on lab hosts (needs root, a quarter of an hour)
 	@echo "==> Tests: fleet_long"; $(PYTHON) -m pytest -q tests/fleet_long $(ARGS)
+
+.PHONY: test-vm
+test-vm: dev-tools debug ## Virtual machines by libvirt and Terraform, and a deployment to them (needs root, a while)
+	@echo "==> Tests: vm"; $(PYTHON) -m pytest -q tests/vm $(ARGS)

@@ -1,0 +1,158 @@
+"""Two virtual machines from nothing to a serving cluster, one more, and nothing left behind."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import provider
+from tests.fleet.lab import Run
+from tests.vm import image
+from tests.vm.house import House, prepare
+
+PROJECT = Path(__file__).resolve().parents[2]
+ENVIRONMENT = PROJECT / "terraform" / "environments" / "vms"
+PREFIX = "198.18.60"
+SUITE = os.environ.get("SUITE", "bookworm")
+#: VM_HYPERVISOR=kvm where the processor lends itself to it; emulation works everywhere.
+HYPERVISOR = os.environ.get("VM_HYPERVISOR", "qemu")
+PACKAGES = ("haproxy", "keepalived")
+
+
+class Machines:
+    """The machines, by Terraform, and the deployment to them."""
+
+    def __init__(self, scratch: Path) -> None:
+        self.scratch = scratch
+        built = image.build(SUITE)
+        self.keys = scratch / "machines"
+        settings = {
+            "image": str(built.disk),
+            "kernel": {"kernel": str(built.kernel), "initrd": str(built.initrd), "root": "/dev/vda"},
+            "hypervisor": HYPERVISOR,
+            "network_mode": "none",
+            "memory": 1024,
+            "processors": 1,
+            "disk": 4,
+            "directory": str(self.keys),
+        }
+        self.environment = {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin:/sbin",
+            "TF_CLI_CONFIG_FILE": str(provider.configuration()),
+            "TF_DATA_DIR": str(scratch / "terraform"),
+            "TF_VAR_name": "vmtest",
+            "TF_VAR_prefix": PREFIX,
+            "TF_VAR_settings": json.dumps(settings),
+            "FASTCACHE_BUNDLE": str(scratch / "bundle"),
+            "ANSIBLE_NOCOLOR": "1",
+            "ANSIBLE_LOG_PATH": str(scratch / "ansible.log"),
+        }
+        self.house = House(scratch / "house")
+        self.terraform("init", "-input=false", f"-backend-config=path={scratch / 'vms.tfstate'}")
+
+    def terraform(self, verb: str, *words: str) -> str:
+        program = shutil.which("terraform") or shutil.which("tofu")
+        return self.house.run(
+            str(program), f"-chdir={ENVIRONMENT}", verb, "-no-color", *words, **self.environment
+        )
+
+    def apply(self, count: int) -> None:
+        self.terraform("apply", "-input=false", "-auto-approve", f"-var=host_count={count}")
+
+    def ssh(self, number: int, command: str) -> str:
+        return self.house.run(
+            "ssh", "-F", "none", "-i", self.keys / "id_ed25519", "-o", "BatchMode=yes",
+            "-o", f"UserKnownHostsFile={self.keys / 'known_hosts'}", "-o", "StrictHostKeyChecking=yes",
+            f"ops@{PREFIX}.{10 + number}", command,
+        )  # fmt: skip
+
+    def play(self, playbook: str, *words: str) -> Run:
+        settings = {
+            "fastcache_secrets": str(self.scratch / "secrets"),
+            "fastcache_node_maxmemory": "64mb",
+            # A processor that is emulated is late with everything.
+            "fastcache_health_profile": "reference",
+        }
+        done = subprocess.run(
+            self.house.inside(
+                "ansible-playbook", "-i", "inventories/vms", "-e", json.dumps(settings), playbook, *words
+            ),
+            cwd=PROJECT, env=os.environ | self.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL, text=True, check=False,
+        )  # fmt: skip
+        return Run(done.returncode, done.stdout)
+
+    def client(self, *words: str) -> str:
+        password = (self.scratch / "secrets" / "requirepass").read_text().strip()
+        return self.house.run(
+            "redis-cli", "-h", f"{PREFIX}.10", "-p", "6380", *words, REDISCLI_AUTH=password
+        ).strip()
+
+
+@pytest.fixture(scope="module")
+def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+    if why := prepare() or provider.what_is_missing():
+        pytest.skip(why)
+    made = Machines(tmp_path_factory.mktemp("vm"))
+    yield made
+    made.house.close()
+
+
+def test_two_machines_boot_with_the_keys_that_were_made_for_them(machines: Machines) -> None:
+    machines.apply(2)
+    assert sorted(machines.house.names("list")) == ["vmtest-vm1", "vmtest-vm2"]
+    made: dict[str, Any] = json.loads(machines.terraform("output", "-json"))
+    assert made["hosts"]["value"]["vm2"] == {"address": f"{PREFIX}.12", "number": 2, "rack": "r2"}
+    for number in (1, 2):
+        assert machines.ssh(number, "hostname; sudo id -u").split() == [f"vm{number}", "0"]
+        own = (machines.keys / "hosts" / f"vm{number}" / "ssh_host_ed25519_key.pub").read_text().split()[1]
+        assert own in machines.ssh(number, "cat /etc/ssh/ssh_host_ed25519_key.pub")
+    state = (machines.scratch / "vms.tfstate").read_text()
+    assert "PRIVATE KEY" not in state
+    assert "No changes" in machines.terraform("plan", "-input=false", "-var=host_count=2")
+
+
+def test_a_cluster_is_deployed_to_them_and_a_second_run_changes_nothing(machines: Machines) -> None:
+    wheel = os.environ.get("FASTCACHE_WHEEL")
+    machines.house.run(
+        sys.executable, PROJECT / "make" / "bundle.py", *(["--wheel", wheel] if wheel else ["--debug"]),
+        "--suite", SUITE, "--output", machines.scratch / "bundle",
+        *(f"--package={name}" for name in PACKAGES), **machines.environment,
+    )  # fmt: skip
+    first = machines.play("site.yml")
+    assert first.code == 0, first.text[-6000:]
+    assert machines.client("SET", "greeting", "hello") == "OK"
+    assert machines.client("GET", "greeting") == "hello"
+    again = machines.play("site.yml")
+    assert again.code == 0, again.text[-6000:]
+    assert again.changed() == 0, again.text[-6000:]
+
+
+def test_a_machine_restarts_with_what_it_is(machines: Machines) -> None:
+    machines.house.run("virsh", "reboot", "vmtest-vm2")
+    machines.apply(2)
+    verified = machines.play("playbooks/verify.yml")
+    assert verified.code == 0, verified.text[-6000:]
+
+
+def test_a_third_comes_and_the_others_stay_as_they_are(machines: Machines) -> None:
+    before = machines.ssh(1, "cat /proc/sys/kernel/random/boot_id")
+    machines.apply(3)
+    assert machines.ssh(3, "hostname").strip() == "vm3"
+    assert machines.ssh(1, "cat /proc/sys/kernel/random/boot_id") == before
+    machines.apply(2)
+    assert sorted(machines.house.names("list")) == ["vmtest-vm1", "vmtest-vm2"]
+
+
+def test_nothing_is_left_of_them(machines: Machines) -> None:
+    machines.terraform("destroy", "-input=false", "-auto-approve", "-var=host_count=2")
+    assert machines.house.names("list", "--all") == []
+    assert machines.house.names("net-list", "--all") == []
+    assert list((machines.house.directory / "pool").iterdir()) == []
+    assert not machines.keys.exists()
