@@ -45,7 +45,9 @@ for place in etc lib run cache log; do
     mount --bind "$1/$place" "$target"
 done
 mkdir -p /etc/libvirt/qemu/networks
-exec libvirtd --pid-file /run/libvirt/libvirtd.pid
+# The shell stays, as the first process: it buries the machines that end, which the daemon does not.
+libvirtd --pid-file /run/libvirt/libvirtd.pid &
+wait $!
 """
 
 
@@ -62,15 +64,27 @@ class House:
              "sh", "-c", START, "sh", directory],
             stdout=self.log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
         )  # fmt: skip
-        deadline = time.monotonic() + 60
-        while subprocess.run(self.inside("virsh", "version"), capture_output=True, check=False).returncode:
-            assert self.process.poll() is None, self.told()
-            assert time.monotonic() < deadline, self.told()
-            time.sleep(0.2)
+        try:
+            self.await_answer(within=60)
+        except BaseException:
+            self.close()
+            raise
         pool = directory / "pool"
         pool.mkdir()
         self.run("virsh", "pool-define-as", "default", "dir", "--target", str(pool))
         self.run("virsh", "pool-start", "default")
+
+    def await_answer(self, within: float) -> None:
+        deadline = time.monotonic() + within
+        while True:
+            asked = subprocess.run(
+                self.inside("virsh", "version"), capture_output=True, text=True, check=False
+            )
+            if not asked.returncode:
+                return
+            assert self.process.poll() is None, self.told()
+            assert time.monotonic() < deadline, f"{asked.stderr}\n{self.told()}"
+            time.sleep(0.2)
 
     def told(self) -> str:
         return (self.directory / "libvirtd.log").read_text()[-3000:]
@@ -89,8 +103,7 @@ class House:
             str(self.daemon),
             "--mount",
             "--net",
-            "--wdns",
-            os.getcwd(),
+            f"--wdns={os.getcwd()}",
             *map(str, words),
         ]
 

@@ -33,7 +33,7 @@ def build(suite: str) -> Image:
     from lab.base import PACKAGES, debian_mirror, forget_this_machine
 
     place = CACHE / suite
-    image = Image(place / "disk.img", place / "vmlinuz", place / "initrd.img")
+    image = Image(place / "disk.qcow2", place / "vmlinuz", place / "initrd.img")
     if place.exists():
         return image
     new = place.with_name(place.name + ".new")
@@ -54,9 +54,11 @@ def build(suite: str) -> Image:
         shutil.copy(
             (tree / name).resolve() if not (tree / name).is_symlink() else linked(tree, name), new / target
         )
-    with (new / "disk.img").open("wb") as disk:
+    with (new / "disk.raw").open("wb") as disk:
         disk.truncate(3 << 30)
-    run("mkfs.ext4", "-q", "-L", "root", "-d", tree, new / "disk.img")
+    run("mkfs.ext4", "-q", "-L", "root", "-d", tree, new / "disk.raw")
+    run("qemu-img", "convert", "-O", "qcow2", new / "disk.raw", new / image.disk.name)
+    (new / "disk.raw").unlink()
     shutil.rmtree(tree)
     new.rename(place)
     return image

@@ -54,7 +54,6 @@ class Machines:
             "ANSIBLE_LOG_PATH": str(scratch / "ansible.log"),
         }
         self.house = House(scratch / "house")
-        self.terraform("init", "-input=false", f"-backend-config=path={scratch / 'vms.tfstate'}")
 
     def terraform(self, verb: str, *words: str) -> str:
         program = shutil.which("terraform") or shutil.which("tofu")
@@ -99,9 +98,19 @@ class Machines:
 def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
     if why := prepare() or provider.what_is_missing():
         pytest.skip(why)
+    # Which build of the provider the tests use is not what somebody's own machines are locked to.
+    lock = ENVIRONMENT / ".terraform.lock.hcl"
+    kept = lock.read_bytes() if lock.exists() else None
+    lock.unlink(missing_ok=True)
     made = Machines(tmp_path_factory.mktemp("vm"))
-    yield made
-    made.house.close()
+    try:
+        made.terraform("init", "-input=false", f"-backend-config=path={made.scratch / 'vms.tfstate'}")
+        yield made
+    finally:
+        made.house.close()
+        lock.unlink(missing_ok=True)
+        if kept is not None:
+            lock.write_bytes(kept)
 
 
 def test_two_machines_boot_with_the_keys_that_were_made_for_them(machines: Machines) -> None:

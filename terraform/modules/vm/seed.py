@@ -84,7 +84,6 @@ def user_data(options: argparse.Namespace, host: Path, operators: str, own: str)
         "ssh_pwauth": False,
         "disable_root": True,
         "ssh_deletekeys": True,
-        "ssh_genkeytypes": [],
         "ssh_keys": {
             "ed25519_private": (host / "ssh_host_ed25519_key").read_text(),
             "ed25519_public": own,
@@ -98,6 +97,8 @@ def user_data(options: argparse.Namespace, host: Path, operators: str, own: str)
                 "ssh_authorized_keys": [operators],
             }
         ],
+        # The image's own language stays; generating another takes minutes where processors are emulated.
+        "locale": False,
         "package_update": False,
         "package_upgrade": False,
     }
@@ -167,7 +168,7 @@ def wait(options: argparse.Namespace) -> None:
     ]  # fmt: skip
     if options.proxy_command:
         words += ["-o", f"ProxyCommand={options.proxy_command}"]
-    words += [f"{options.user}@{options.address}", "cloud-init status --wait"]
+    words += [f"{options.user}@{options.address}", "cloud-init status --wait --long"]
     deadline = time.monotonic() + options.patience
     while True:
         done = subprocess.run(words, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
