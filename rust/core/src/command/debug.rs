@@ -17,6 +17,8 @@ pub const COMMANDS: &[Command] = &[Command {
 
 const HELP: &[&str] = &[
     "DEBUG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:",
+    "DAMAGE <key> [<value>]",
+    "    Has this node alone hold a string under a key, or nothing, as a fault would: copies and logs are not told.",
     "ERROR <text>",
     "    Answers this error.",
     "LOG <text>",
@@ -46,6 +48,16 @@ fn debug(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
             // As in Redis: what is no number counts as zero. A bound, because nobody could end it.
             let seconds = parse_f64(args.at(2)).unwrap_or(0.0).clamp(0.0, 3600.0);
             std::thread::sleep(Duration::from_secs_f64(seconds));
+            ctx.out.ok();
+        }
+        ("damage", 3 | 4) => {
+            match args.get(3) {
+                Some(value) => ctx.put_text(args.at(2), value, Keep::Nothing)?,
+                None => {
+                    let found = ctx.engine.store.find_any(ctx.client.database, args.at(2)).ok_or(Fault::NO_KEY)?;
+                    ctx.engine.store.remove(found);
+                }
+            }
             ctx.out.ok();
         }
         ("error", 3) => return Err(Fault::bytes(args.at(2).to_vec())),

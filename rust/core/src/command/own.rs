@@ -49,6 +49,17 @@ pub const COMMANDS: &[Command] = &[Command {
             ..sub("consistency", super::replicate::consistency, -2, flag::LOADING | flag::STALE | flag::FAST)
         },
         Command {
+            summary: "Compares the copies of keys with what the main has, has those that differ repaired, and tells of each how it is.",
+            syntax: "key [key ...]",
+            keys: &[keys(2, -1, 1, LOOK)],
+            ..sub(
+                "compare",
+                super::replicate::compare,
+                -3,
+                flag::READONLY | flag::BLOCKING | flag::NOSCRIPT | flag::NO_MULTI,
+            )
+        },
+        Command {
             summary: "Tells of each stream to or from another node how far it is.",
             ..sub("streams", super::replicate::streams, 2, flag::ADMIN | flag::LOADING | flag::STALE)
         },

@@ -7,6 +7,7 @@ use crate::clock::steady_ns;
 use crate::replication::{self, Question, Role, told};
 use crate::resp::Args;
 use crate::resp::number::parse_i64;
+use crate::slot::slot_of;
 
 /// The steady clock in ms.
 pub fn steady_ms() -> u64 {
@@ -57,6 +58,21 @@ pub fn consistency(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     }
     let cluster = ctx.engine.membership.as_ref().is_some_and(|membership| membership.document.flag("strict"));
     ctx.out.bulk(if ctx.client.consistency.unwrap_or(cluster) { b"strict" } else { b"eventual" });
+    Ok(())
+}
+
+/// FASTCACHE COMPARE: for each key the main's name, and of each copy whether it has the same.
+pub fn compare(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
+    let membership = ctx.engine.membership.as_ref().ok_or(Fault::CLUSTER_OFF)?;
+    // Who reads copies may have come to one: it cannot tell of the others.
+    if let Some(slot) = args.from(2).map(slot_of).find(|&slot| !membership.own.contains(slot)) {
+        return Err(membership.moved(slot));
+    }
+    ctx.engine.replication.get_or_insert_default();
+    match replication::compare::begin(ctx.engine, ctx.client, args.from(2), steady_ms()) {
+        Some(reply) => ctx.out.raw(&reply),
+        None => _ = ctx.block(&[], 0, OnTimeout::NullArray, args),
+    }
     Ok(())
 }
 

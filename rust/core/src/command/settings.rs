@@ -175,6 +175,7 @@ settings! {
     repl_compression "repl-compression" Kind::Boolean, "yes", run, "Whether what replicas and takers of slots are filled with is compressed on its way.";
     strict_prefixes "strict-prefixes" Kind::Text, "", run, "Beginnings of keys, with blanks between them, whose requests are strict: replies wait for the replicas.";
     max_unreplicated_ms "max-unreplicated-ms" Kind::Integer(0, i32::MAX as i64), "1000", run, "Age in ms of the oldest write that a replica in sync lacks at which further writes are refused; 0 for never.";
+    compare_reads "compare-reads" Kind::Integer(0, 100_000), "20", run, "Keys that strict reads asked for of which, in a second, the copies are compared with what the main has, and repaired; 0 for none.";
     replica_read_only "replica-read-only" Kind::Boolean, "yes", run, "Accepted for compatibility.";
     replicaof "replicaof" Kind::Text, "", start, "Accepted for compatibility.";
     masterauth "masterauth" Kind::Secret, "", run, "Accepted for compatibility.";

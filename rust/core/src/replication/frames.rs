@@ -45,6 +45,15 @@ pub enum Frame<'a> {
     Unpacks,
     /// From the main: other frames, `len` bytes of them, squeezed.
     Packed { len: u64, frames: &'a [u8] },
+    /// From the replica: it answers [`Frame::Check`]. Sent only to mains that understand this.
+    Compares,
+    /// From the main: what the replica has here, in the order of the stream, of a key; of a whole slot when the database
+    /// is [`EVERY_DATABASE`].
+    ///
+    /// [`EVERY_DATABASE`]: crate::stream::tail::EVERY_DATABASE
+    Check { number: u64, slot: u16, database: u8, key: &'a [u8] },
+    /// From the replica: the digest of what was asked for, zero for nothing; or that it does not have the slot.
+    Checked { number: u64, has: bool, digest: u64 },
 }
 
 /// Begin a frame; returns where, for [`finish`].
@@ -137,6 +146,19 @@ impl<'a> Frame<'a> {
                 out.extend_from_slice(frames);
                 PACKED
             }
+            Frame::Compares => 14,
+            Frame::Check { number, slot, database, key } => {
+                numbers(out, &[number]);
+                out.extend_from_slice(&slot.to_le_bytes());
+                out.push(database);
+                out.extend_from_slice(key);
+                15
+            }
+            Frame::Checked { number, has, digest } => {
+                numbers(out, &[number, digest]);
+                out.push(u8::from(has));
+                16
+            }
         };
         out[at + 8] = kind;
         finish(out, at);
@@ -169,6 +191,14 @@ impl<'a> Frame<'a> {
             DROPS if fields.0.len().is_multiple_of(2) => Frame::Drops { slots: fields.rest() },
             12 => Frame::Unpacks,
             PACKED => Frame::Packed { len: fields.number()?, frames: fields.rest() },
+            14 => Frame::Compares,
+            15 => Frame::Check {
+                number: fields.number()?,
+                slot: fields.slot()?,
+                database: fields.byte()?,
+                key: fields.rest(),
+            },
+            16 => Frame::Checked { number: fields.number()?, digest: fields.number()?, has: fields.flag()? },
             _ => return Err(Garbage("there is no such frame")),
         };
         if !fields.0.is_empty() {
@@ -223,8 +253,12 @@ impl<'a> Fields<'a> {
         self.take().map(u64::from_le_bytes)
     }
 
+    fn byte(&mut self) -> Result<u8, Garbage> {
+        self.take::<1>().map(|[byte]| byte)
+    }
+
     fn flag(&mut self) -> Result<bool, Garbage> {
-        self.take::<1>().map(|[byte]| byte != 0)
+        self.byte().map(|byte| byte != 0)
     }
 
     fn slot(&mut self) -> Result<u16, Garbage> {
@@ -241,7 +275,7 @@ impl<'a> Fields<'a> {
 mod tests {
     use super::*;
 
-    const SAMPLES: [Frame<'static>; 14] = [
+    const SAMPLES: [Frame<'static>; 17] = [
         Frame::Start { run: b"a/7", seq: 9, whole: true },
         Frame::Tail { seq: u64::MAX, clock: 5, records: b"abc" },
         Frame::Tail { seq: 1, clock: 5, records: b"" },
@@ -256,6 +290,9 @@ mod tests {
         Frame::Drops { slots: &[255, 63] },
         Frame::Unpacks,
         Frame::Packed { len: 70, frames: b"squeezed" },
+        Frame::Compares,
+        Frame::Check { number: 6, slot: 3, database: 255, key: b"" },
+        Frame::Checked { number: 6, has: true, digest: u64::MAX },
     ];
 
     #[test]

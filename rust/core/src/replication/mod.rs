@@ -5,6 +5,10 @@
 //! [`reconcile`] is what a new topology comes to. It is also the fence: a replica that is promoted drops its stream
 //! before it answers whoever brought the topology, so its former main gets no acknowledgement any more.
 
+pub mod compare;
+#[cfg(test)]
+mod compare_tests;
+pub mod digest;
 pub mod frames;
 pub mod moves;
 #[cfg(test)]
@@ -25,15 +29,12 @@ use crate::command::Engine;
 use crate::command::client::Token;
 use crate::command::cluster::Membership;
 use crate::command::fault::Fault;
-use crate::store::keyspace::DATABASES;
-use crate::store::{Object, Store};
+use crate::store::Store;
 use crate::stream::SlotSet;
-use crate::stream::codec;
 use crate::topology::document::Node;
 use moves::{Moves, Moving};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::hash::BuildHasher;
 
 /// How long a main may answer reads after the clock that a replica has sent back, ms; and how long one that is promoted
 /// waits after its last acknowledgement before it serves.
@@ -70,6 +71,8 @@ pub struct Replication {
     pub wanted: RefCell<Vec<u16>>,
     /// How fast moves may copy, and what is left of it.
     pub pace: moves::Pace,
+    /// Keys whose copies are being compared with what we have.
+    pub comparing: compare::Comparing,
     /// Slots that were ours or copied here, and are neither any more: what they hold is dropped bit by bit.
     stray: SlotSet,
     /// Replicas in sync, as the topology says, that are not connected.
@@ -134,36 +137,12 @@ pub struct Counts {
     pub broken: u64,
     /// Writes that no replica had when this node lost their slots.
     pub lost_writes: u64,
-}
-
-/// The sum of what a slot holds, whatever the order of keys, members and fields; zero when it is empty.
-pub fn digest(store: &Store, slot: u16) -> u64 {
-    let hasher = foldhash::fast::FixedState::with_seed(0x5107);
-    let mut bytes = Vec::new();
-    let mut sum = 0u64;
-    for database in 0..DATABASES as u8 {
-        for handle in store.entries_of_slot(database, slot) {
-            bytes.clear();
-            let mut digits = itoa::Buffer::new();
-            let unordered = match store.object_at(handle) {
-                Some(Object::Set(members)) => members
-                    .iter(&store.arena)
-                    .map(|member| hasher.hash_one(member.bytes(&mut digits)))
-                    .fold(1u64, u64::wrapping_add),
-                Some(Object::Hash(fields)) => {
-                    fields.iter(&store.arena).map(|pair| hasher.hash_one(pair)).fold(2u64, u64::wrapping_add)
-                }
-                _ => 0,
-            };
-            if unordered == 0 {
-                codec::write_value(store, handle, &mut bytes);
-            }
-            // Not when it was last changed: a command that fails leaves a mark there, and no record.
-            let about = (database, store.meta_of(handle).expiry, store.key_of(handle));
-            sum = sum.wrapping_add(hasher.hash_one((about, &bytes[..], unordered)));
-        }
-    }
-    sum
+    /// Answers of copies about a key or a slot; those that were not what we have; those that were once it was sent anew.
+    pub compared: u64,
+    /// See `compared`.
+    pub differed: u64,
+    /// See `compared`.
+    pub repaired: u64,
 }
 
 /// Slots that the node at `peer` is to get from us, as a copy or by the move that is named.
@@ -389,10 +368,10 @@ fn lost(engine: &Engine, before: &Membership, now: &Membership, source: &Source)
 }
 
 /// What numbers of records mean something within: the life of the process, and the time since which they are kept. The
-/// third part says what we understand besides ([`frames::Frame::Filling`], `z` for [`frames::Frame::Unpacks`]): to a node of an
-/// older release it is part of the name.
+/// third part says what we understand besides ([`frames::Frame::Filling`], `z` for [`frames::Frame::Unpacks`], `c` for
+/// [`frames::Frame::Compares`] with the sums of [`digest`]): to a node of an older release it is part of the name.
 pub fn run_of(engine: &Engine) -> String {
-    format!("{}/{:x}/fz", engine.run_id, engine.tail.run())
+    format!("{}/{:x}/fzc", engine.run_id, engine.tail.run())
 }
 
 /// What a replica asks for.

@@ -1,7 +1,8 @@
 //! Streams whose slots change while they run: what a main believes that its replica has, it has.
 
+use super::digest::of_slot as digest;
 use super::frames::Frame;
-use super::{Question, admit, digest, question};
+use super::{Question, admit, question};
 use crate::command::client::Token;
 use crate::command::cluster::membership::obey;
 use crate::command::testing::Node;

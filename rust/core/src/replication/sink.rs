@@ -8,12 +8,13 @@ use super::frames::{self, Frame};
 use super::source::records;
 use crate::command::Engine;
 use crate::command::client::Token;
+use crate::slot::slot_of;
 use crate::store::keyspace::{DATABASES, Whereabouts};
 use crate::stream::SlotSet;
 use crate::stream::apply::{Applier, look_ahead};
 use crate::stream::codec::{self, Failure, Garbage, Reader};
 use crate::stream::squeeze::Squeezer;
-use crate::stream::tail::{Kind, Record};
+use crate::stream::tail::{EVERY_DATABASE, Kind, Record};
 use smallvec::SmallVec;
 use std::collections::HashSet;
 use std::hash::BuildHasher;
@@ -79,6 +80,9 @@ pub struct Sink {
     squeezer: Squeezer,
     /// Whether it is still to be said that we understand squeezed frames.
     unpacks: bool,
+    /// Whether it is still to be said that we answer [`Frame::Check`]; answers that are to be told.
+    compares: bool,
+    answers: Vec<(u64, Option<u64>)>,
     arriving: Option<Arriving>,
     found: Vec<Whereabouts>,
     /// Slots whose digests are to be told.
@@ -160,6 +164,8 @@ impl Sink {
             applier: Applier::new(),
             squeezer: Squeezer::default(),
             unpacks: false,
+            compares: false,
+            answers: Vec::new(),
             arriving: None,
             found: Vec::new(),
             telling: SlotSet::default(),
@@ -181,6 +187,7 @@ impl Sink {
                 let features = self.run.split('/').nth(2);
                 self.reports = features.is_some();
                 self.unpacks = features.is_some_and(|features| features.contains('z'));
+                self.compares = features.is_some_and(|features| features.contains('c'));
                 self.begun = true;
                 self.copied = if whole { 0 } else { self.slots.len() - self.lacking.len() };
                 self.telling = if whole { self.slots.clone() } else { SlotSet::default() };
@@ -262,7 +269,26 @@ impl Sink {
                     return Err(garbage());
                 }
             }
-            Frame::Ack { .. } | Frame::Filling { .. } | Frame::Digests { .. } | Frame::Unpacks => {
+            Frame::Check { number, slot, database, key } => {
+                let whole = database == EVERY_DATABASE;
+                if !whole && (usize::from(database) >= DATABASES || slot_of(key) != slot) {
+                    return Err("it asks for a key of another slot than it says".into());
+                }
+                let here = self.slots.contains(slot) && !self.lacking.contains(slot) && !self.over;
+                self.answers.push((
+                    number,
+                    here.then(|| match whole {
+                        true => super::digest::of_slot(&engine.store, slot),
+                        false => super::digest::of_key(&engine.store, database, key),
+                    }),
+                ));
+            }
+            Frame::Ack { .. }
+            | Frame::Filling { .. }
+            | Frame::Digests { .. }
+            | Frame::Unpacks
+            | Frame::Compares
+            | Frame::Checked { .. } => {
                 return Err("it sends what only a replica sends".into());
             }
         }
@@ -353,6 +379,12 @@ impl Sink {
         if std::mem::take(&mut self.unpacks) {
             Frame::Unpacks.write(out);
         }
+        if std::mem::take(&mut self.compares) {
+            Frame::Compares.write(out);
+        }
+        for (number, digest) in self.answers.drain(..) {
+            Frame::Checked { number, has: digest.is_some(), digest: digest.unwrap_or(0) }.write(out);
+        }
         if !self.telling.is_empty() {
             self.tell_digests(engine, out);
         }
@@ -380,7 +412,7 @@ impl Sink {
             && entries < ENTRIES_IN_A_TURN
         {
             out.extend_from_slice(&number.to_le_bytes());
-            out.extend_from_slice(&super::digest(&engine.store, number).to_le_bytes());
+            out.extend_from_slice(&super::digest::of_slot(&engine.store, number).to_le_bytes());
             told += 1;
             entries += engine.store.len_of_slot(number);
             self.telling.remove(number);
@@ -450,6 +482,7 @@ impl Sink {
         self.begun = false;
         self.unsaid = SlotSet::default();
         self.telling = SlotSet::default();
+        self.answers.clear();
         self.arriving = None;
         self.applier.abandon_group();
         self.failures += 1;

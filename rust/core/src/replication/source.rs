@@ -69,6 +69,11 @@ pub struct Source {
     pub squeezes: bool,
     unpacks: bool,
     squeezer: Squeezer,
+    /// Whether it says what it has when it is asked ([`Frame::Check`]); how often it was and has not; what it said.
+    pub compares: bool,
+    asked: u32,
+    /// See `compares`: number of the question and digest, or that it does not have the slot.
+    pub answers: Vec<(u64, Option<u64>)>,
     /// Bytes that may be copied now, where that is limited.
     pub allowance: Option<i64>,
     /// Whether it had everything once; since then only slots that came later may be missing. Whether any did.
@@ -130,6 +135,9 @@ impl Source {
             squeezes: true,
             unpacks: false,
             squeezer: Squeezer::default(),
+            compares: false,
+            asked: 0,
+            answers: Vec::new(),
             allowance: None,
             based: whole,
             grew: false,
@@ -245,7 +253,7 @@ impl Source {
             tail.by_effect(slot, true);
             self.walk = Some(Walk { slot, database: 0, cursor: 0 });
             Frame::Copy { slot, first: true, entries: &[] }.write(out);
-        } else if digest == Some(super::digest(store, slot)) {
+        } else if digest == Some(super::digest::of_slot(store, slot)) {
             self.complete(slot, true, out);
         } else {
             let at = begin_copy(out, slot, true);
@@ -258,6 +266,37 @@ impl Source {
             self.complete(slot, false, out);
         }
         Some(store.len_of_slot(slot))
+    }
+
+    /// Whether what it will have of a slot, once all it was sent is applied, is what we have now.
+    pub fn is_abreast(&self, tail: &Tail, slot: u16) -> bool {
+        let walked = self.walk.as_ref().is_some_and(|walk| walk.slot == slot);
+        self.sent == tail.seq() && self.flowing.contains(slot) && !walked
+    }
+
+    /// Ask what it has of a key, or of a slot; see [`Frame::Check`].
+    pub fn ask(&mut self, number: u64, slot: u16, database: u8, key: &[u8], out: &mut Vec<u8>) {
+        Frame::Check { number, slot, database, key }.write(out);
+        self.asked += 1;
+    }
+
+    /// Send a key anew as it is now; not to be called unless it [`Source::is_abreast`].
+    pub fn send_anew(&mut self, store: &Store, slot: u16, database: u8, key: &[u8], out: &mut Vec<u8>) {
+        let at = begin_copy(out, slot, false);
+        match store.find_any(database, key) {
+            Some(found) => put_entry(store, store.handle_of(found), slot, database, 0, out),
+            None => _ = tail::append(out, Kind::Removal, slot, database, 0, |out| out.extend_from_slice(key)),
+        }
+        frames::finish(out, at);
+    }
+
+    /// Have a slot copied anew where digests differ; what it has of it stays until then.
+    pub fn copy_anew(&mut self, slot: u16, tail: &mut Tail) {
+        if self.covers(slot) {
+            let all = self.slots.clone();
+            self.resize(all.without(&[slot].into_iter().collect()), tail);
+            self.resize(all, tail);
+        }
     }
 
     /// The peer is to get these slots from now on: those that are new must be copied, of others it hears no more.
@@ -437,6 +476,15 @@ impl Source {
             }
             Frame::Unpacks => {
                 self.unpacks = true;
+                Ok(())
+            }
+            Frame::Compares => {
+                self.compares = true;
+                Ok(())
+            }
+            Frame::Checked { number, has, digest } => {
+                self.asked = self.asked.checked_sub(1).ok_or("it answers what it was not asked")?;
+                self.answers.push((number, has.then_some(digest)));
                 Ok(())
             }
             _ => Err("it sends what only a main sends"),

@@ -30,6 +30,13 @@ pub struct Touched {
     writes: bool,
 }
 
+impl Touched {
+    /// Whether nothing is written.
+    pub fn only_reads(&self) -> bool {
+        !self.writes
+    }
+}
+
 /// A reply that waits.
 pub struct Held {
     bytes: Vec<u8>,

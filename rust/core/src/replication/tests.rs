@@ -1,7 +1,8 @@
 //! Two nodes without sockets: what a main sends, cut into any pieces, makes its replica the same.
 
+use super::digest::of_slot as digest;
 use super::frames::Frame;
-use super::{LEASE_MS, Question, Sink, admit, digest, strict};
+use super::{LEASE_MS, Question, Sink, admit, strict};
 use crate::command::client::Token;
 use crate::command::cluster::membership::obey;
 use crate::command::dispatch;
@@ -20,7 +21,7 @@ fn document(epoch: u64, main: &str) -> Document {
 }
 
 /// With more flags, and the other one as a replica or as a learner.
-fn flagged(epoch: u64, main: &str, flags: &str, part: &str) -> Document {
+pub(super) fn flagged(epoch: u64, main: &str, flags: &str, part: &str) -> Document {
     let other = if main == "a" { "b" } else { "a" };
     let text = format!(
         r#"{{"epoch":{epoch},"replicas":1,"flags":[{flags}],
@@ -30,17 +31,17 @@ fn flagged(epoch: u64, main: &str, flags: &str, part: &str) -> Document {
     Document::parse(text.as_bytes()).unwrap()
 }
 
-struct Pair {
-    main: Node,
-    replica: Node,
-    random: Random,
-    now: u64,
+pub(super) struct Pair {
+    pub main: Node,
+    pub replica: Node,
+    pub random: Random,
+    pub now: u64,
     /// Bytes under way to the replica.
     wire: Vec<u8>,
 }
 
 impl Pair {
-    fn new(seed: u64) -> Pair {
+    pub fn new(seed: u64) -> Pair {
         let mut pair = Pair {
             main: Node::with(&[("node-id", "a")]),
             replica: Node::with(&[("node-id", "b")]),
@@ -52,17 +53,17 @@ impl Pair {
         pair
     }
 
-    fn obey(&mut self, document: Document) {
+    pub fn obey(&mut self, document: Document) {
         obey(&mut self.main.engine, document.clone()).unwrap();
         obey(&mut self.replica.engine, document).unwrap();
     }
 
-    fn sink(&mut self) -> &mut Sink {
+    pub fn sink(&mut self) -> &mut Sink {
         &mut self.replica.engine.replication.as_mut().unwrap().sinks[0]
     }
 
     /// Connect; the answer's first frame is on the wire.
-    fn connect(&mut self) {
+    pub fn connect(&mut self) {
         let token = self.main.connect();
         let sink = self.sink();
         let (run, seq) = if sink.whole { (sink.run.clone(), sink.seq) } else { (String::new(), 0) };
@@ -73,15 +74,21 @@ impl Pair {
         self.wire = first.strip_prefix(b"+STREAM\r\n").unwrap().to_vec();
     }
 
+    /// As if this had been the main's first word.
+    pub fn wire_is(&mut self, frame: Frame<'_>) {
+        self.wire.clear();
+        frame.write(&mut self.wire);
+    }
+
     /// The connection breaks, and with it what was under way.
-    fn cut(&mut self) {
+    pub fn cut(&mut self) {
         self.wire.clear();
         let now = self.now;
         self.sink().lost(now);
     }
 
     /// Ask the main as its event loop would: empty when the reply is held.
-    fn ask(&mut self, token: Token, words: &[&str]) -> String {
+    pub fn ask(&mut self, token: Token, words: &[&str]) -> String {
         let args = OwnedArgs::from_parts(words.iter().map(|word| word.as_bytes()));
         let engine = &mut self.main.engine;
         let mut client = engine.clients.take(token).unwrap();
@@ -94,19 +101,24 @@ impl Pair {
     }
 
     /// What was held and has been let go since.
-    fn heard(&mut self, token: Token) -> String {
+    pub fn heard(&mut self, token: Token) -> String {
         strict::release(&mut self.main.engine, self.now * 1000);
         self.main.heard(token)
     }
 
     /// One turn of both loops.
-    fn turn(&mut self) {
+    pub fn turn(&mut self) {
         self.now += 1 + self.random.bits() % 60;
+        super::compare::settle(&mut self.main.engine, self.now);
         let engine = &mut self.main.engine;
         let mut replication = engine.replication.take().unwrap();
         replication.note_lag(engine.tail.seq(), self.now, 1000);
-        for source in &mut replication.sources {
+        let super::Replication { sources, comparing, .. } = &mut *replication;
+        for source in sources {
+            let before = self.wire.len();
             source.pump(&mut engine.tail, &engine.store, &mut self.wire, self.now * 1000).unwrap();
+            let spoke = self.wire.len() > before;
+            comparing.ask(source, &engine.tail, &engine.store, &mut self.wire, spoke);
         }
         engine.replication = Some(replication);
         // Not everything arrives at once.
@@ -129,7 +141,7 @@ impl Pair {
         }
     }
 
-    fn write_something(&mut self) {
+    pub fn write_something(&mut self) {
         let key = format!("k{}", self.random.below(200));
         let tagged = format!("{{big}}{}", self.random.below(3000));
         let other = format!("{{big}}{}", self.random.below(3000));
@@ -161,7 +173,7 @@ impl Pair {
     }
 
     /// Until everything has arrived.
-    fn settle(&mut self) {
+    pub fn settle(&mut self) {
         for _ in 0..10_000 {
             self.turn();
             let seq = self.main.engine.tail.seq();
@@ -173,7 +185,7 @@ impl Pair {
         panic!("it never has everything");
     }
 
-    fn same(&self) {
+    pub fn same(&self) {
         for slot in 0..SLOT_COUNT {
             let (one, other) = (digest(&self.main.engine.store, slot), digest(&self.replica.engine.store, slot));
             if one != other {
@@ -247,8 +259,7 @@ fn what_is_copied_is_squeezed_for_those_who_understand_it() {
         if !understood {
             // As one of an older release names its run.
             let run = super::run_of(&pair.main.engine).replace('z', "");
-            pair.wire.clear();
-            Frame::Start { run: run.as_bytes(), seq: 0, whole: true }.write(&mut pair.wire);
+            pair.wire_is(Frame::Start { run: run.as_bytes(), seq: 0, whole: true });
         }
         pair.settle();
         pair.same();

@@ -99,5 +99,8 @@ pub fn figures(replication: &Replication, tail: &Tail, now: u64) -> Vec<(&'stati
         ("replicas_shed_total", counts.shed as f64),
         ("streams_broken_total", counts.broken as f64),
         ("lost_writes_total", counts.lost_writes as f64),
+        ("copies_compared_total", counts.compared as f64),
+        ("copies_differed_total", counts.differed as f64),
+        ("copies_repaired_total", counts.repaired as f64),
     ]
 }

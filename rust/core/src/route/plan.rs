@@ -93,6 +93,12 @@ fn plan_slowly(row: &Command, args: &Args<'_>, map: &Map) -> Plan {
         "publish" => return by_key(args.at(1), map),
         "pubsub|numsub" | "pubsub|shardnumsub" if args.len() > 2 => return by_channel(args, map),
         "debug" => return debug(args, map),
+        "fastcache|compare" => {
+            return match split_from(2, args, map, Merge::InOrder, 1) {
+                Plan::One(node) => Plan::Alone(node),
+                parts => parts,
+            };
+        }
         "scan" => {
             return match parse_cursor(args.at(1)) {
                 Ok(cursor) => Plan::Scan((cursor >> CURSOR_BITS) as u16, cursor & ((1 << CURSOR_BITS) - 1)),
@@ -296,15 +302,20 @@ fn by_stream(args: &Args<'_>, keys: &[usize], map: &Map) -> Plan {
 
 /// Give each node the keys it owns, `stride` arguments a key.
 fn split(args: &Args<'_>, map: &Map, merge: Merge, stride: usize) -> Plan {
+    split_from(1, args, map, merge, stride)
+}
+
+/// As [`split`], of a sub-command: its name goes to every node.
+fn split_from(first: usize, args: &Args<'_>, map: &Map, merge: Merge, stride: usize) -> Plan {
     let mut parts: Vec<Part> = Vec::new();
-    for (position, index) in (1..args.len()).step_by(stride).enumerate() {
+    for (position, index) in (first..args.len()).step_by(stride).enumerate() {
         let Some(node) = map.owner_of(args.at(index)) else {
             return Plan::Refuse(no_owner(slot_of(args.at(index))));
         };
         let part = match parts.iter_mut().find(|part| part.node == node) {
             Some(part) => part,
             None => {
-                parts.push(Part { node, arguments: Vec::new(), positions: Vec::new() });
+                parts.push(Part { node, arguments: (1..first).collect(), positions: Vec::new() });
                 let last = parts.len() - 1;
                 &mut parts[last]
             }
@@ -380,6 +391,11 @@ mod tests {
         assert!(matches!(planned(&["BLPOP", "foo", "bar", "0"]), Plan::Vigil(keys) if keys == [1, 2]));
         assert!(matches!(planned(&["BLMPOP", "0", "2", "foo", "bar", "LEFT"]), Plan::Vigil(keys) if keys == [3, 4]));
         assert!(matches!(planned(&["BLPOP", "foo", "0"]), Plan::Alone(1)));
+        assert!(matches!(planned(&["FASTCACHE", "COMPARE", "foo", "{foo}2"]), Plan::Alone(1)));
+        let Plan::Split(parts, Merge::InOrder) = planned(&["FASTCACHE", "COMPARE", "foo", "bar", "{foo}2"]) else {
+            panic!("not split");
+        };
+        assert_eq!(parts[0], Part { node: 1, arguments: vec![1, 2, 4], positions: vec![0, 2] });
         assert!(matches!(planned(&["SUBSCRIBE", "foo"]), Plan::Here));
         assert!(matches!(planned(&["SSUBSCRIBE", "foo"]), Plan::Here));
         assert!(matches!(planned(&["SPUBLISH", "foo", "m"]), Plan::One(1)));

@@ -12,7 +12,7 @@ use crate::net::{Stream, connect};
 use crate::replication::frames::Frame;
 use crate::replication::sink::Greeting;
 use crate::replication::source::{HEARTBEAT_MS, ROOM};
-use crate::replication::{self, Replication, Role, SILENCE_MS, strict};
+use crate::replication::{self, Replication, Role, SILENCE_MS, compare, strict};
 use crate::resp::Args;
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ impl EventLoop {
     pub(super) fn replicate(&mut self) {
         let now = steady_ms();
         self.connect_to_mains(now);
+        compare::settle(&mut self.engine, now);
         self.feed_replicas();
         self.answer_mains(now);
         self.cut_the_silent(now);
@@ -100,7 +101,7 @@ impl EventLoop {
         replication.note_lag(self.engine.tail.seq(), now / 1000, bound);
         let squeezes = self.engine.settings.is_on(Name::repl_compression);
         let mut fed = Vec::new();
-        let Replication { sources, pace, counts, .. } = &mut *replication;
+        let Replication { sources, pace, counts, comparing, .. } = &mut *replication;
         pace.allow(sources, now);
         for source in sources {
             let Some(client) = self.engine.clients.get_mut(source.token) else { continue };
@@ -113,6 +114,10 @@ impl EventLoop {
             let pumped = source.pump(&mut self.engine.tail, &self.engine.store, &mut client.pending, now);
             if let (Some(allowed), Some(left)) = (allowed, source.allowance) {
                 pace.spend(allowed, left);
+            }
+            if pumped.is_ok() {
+                let spoke = client.pending.len() > before;
+                comparing.ask(source, &self.engine.tail, &self.engine.store, &mut client.pending, spoke);
             }
             if pumped.is_err() {
                 // Too slow for the records that are kept: it begins anew.
@@ -166,6 +171,12 @@ impl EventLoop {
         let touched = strict::touched(&self.engine, client, args);
         let start = self.reply.len();
         self.serve_request(client, args);
+        if touched.as_ref().is_some_and(strict::Touched::only_reads)
+            && self.reply.len() > start
+            && self.engine.replication.as_ref().is_some_and(|replication| replication.comparing.may_look())
+        {
+            compare::read(&mut self.engine, client, args, steady_ms());
+        }
         if touched.is_some() || !client.held.is_empty() {
             let now = crate::clock::steady_ns() / 1000; // After the request has run: a lease is looked at last.
             strict::hold(&mut self.engine, client, touched, &mut self.reply, start, now);

@@ -7,7 +7,7 @@ use super::rights;
 use super::upstream::{For, Key, write_request};
 use crate::command::client::{Client, Replies, Token};
 use crate::command::settings::Name;
-use crate::command::table::Command;
+use crate::command::table::{Command, flag};
 use crate::command::{Fault, dispatch, monitor};
 use crate::resp::number::parse_i64;
 use crate::resp::request::{QUOTED, inline_words};
@@ -171,7 +171,11 @@ impl EventLoop {
             },
             Plan::Split(parts, merge) => {
                 let positions = parts.iter().map(|part| part.positions.clone()).collect();
-                self.send_parts(client, lane, args, &parts, Merging::new(merge, parts.len(), positions));
+                let alone = row.is(flag::BLOCKING);
+                if alone && lane.waiting() > 0 {
+                    return false;
+                }
+                self.send_parts(client, lane, args, &parts, Merging::new(merge, parts.len(), positions), alone);
             }
             Plan::Everywhere(merge) => self.send_everywhere(client, lane, args, merge),
             Plan::Scan(node, cursor) => self.send_scan(client, lane, args, node, cursor),
@@ -445,10 +449,26 @@ impl EventLoop {
         }
     }
 
-    fn send_parts(&mut self, client: &Client, lane: &mut Lane, args: &Args<'_>, parts: &[Part], merging: Merging) {
+    /// Send parts to their nodes: over connections of the client's own (`alone`) where they may wait there.
+    fn send_parts(
+        &mut self,
+        client: &Client,
+        lane: &mut Lane,
+        args: &Args<'_>,
+        parts: &[Part],
+        merging: Merging,
+        alone: bool,
+    ) {
         // All nodes must be reachable before any is asked: half a write is worse than none.
         let mut connections = Vec::with_capacity(parts.len());
         for part in parts {
+            if alone {
+                match self.connection_alone(client, lane, part.node) {
+                    Ok(index) => connections.push(Ok(index)),
+                    Err(fault) => return self.answer_error(lane, &fault),
+                }
+                continue;
+            }
             let key = Key::shared(client, part.node);
             match self.upstream(key) {
                 Ok(index) => connections.push(Ok(index)),
@@ -456,6 +476,7 @@ impl EventLoop {
                 Err(text) => return self.answer_error(lane, &Fault::new(text)),
             }
         }
+        lane.busy_alone |= alone;
         let number = lane.sent_in_parts(merging);
         for (place, (part, connection)) in parts.iter().zip(connections).enumerate() {
             let request = share(args, part);
@@ -495,7 +516,7 @@ impl EventLoop {
             self.answer_aside(client, args); // What it says about clients holds here as well.
             self.tell_the_others(client, args);
         }
-        self.send_parts(client, lane, args, &parts, merging);
+        self.send_parts(client, lane, args, &parts, merging, false);
     }
 
     /// Do something here whose answer is not the client's.
