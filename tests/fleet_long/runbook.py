@@ -14,9 +14,10 @@ FAB = Path(sys.executable).with_name("fab")
 class Runbook:
     """`fab` on the lab, with an inventory of its own: the same hosts, and the settings of the story."""
 
-    def __init__(self, lab: Lab, name: str = "lab") -> None:
+    def __init__(self, lab: Lab, name: str = "runbook") -> None:
         self.lab = lab
-        self.inventory = lab.scratch / name
+        # Called like the environment of Terraform whose hosts these are.
+        self.inventory = lab.scratch / name / "lab"
         variables = self.inventory / "group_vars" / "all"
         variables.mkdir(parents=True)
         (self.inventory / "01-hosts.py").symlink_to(PROJECT / "inventories" / "terraform_hosts.py")
