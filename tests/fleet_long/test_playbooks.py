@@ -80,7 +80,7 @@ def test_a_new_password_wants_consent_and_is_asked_for_at_once(lab: Lab) -> None
     run = well(lab.play("playbooks/rotate_secrets.yml", "-e", "secret=requirepass", "-e", "confirm=lab"))
     assert old not in run.text
     assert lab.client("SET", "after:the", "rotation") == "OK"
-    assert "WRONGPASS" in lab.client("--no-auth-warning", "-a", old, "PING")
+    assert "WRONGPASS" in lab.client("AUTH", old)
 
 
 def test_a_host_is_taken_out_while_clients_are_served(lab: Lab) -> None:
