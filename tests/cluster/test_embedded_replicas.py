@@ -101,3 +101,32 @@ def test_a_library_loaded_through_a_proxy_is_on_every_node_and_stays_when_one_di
         while (held := {each[1] for each in node.function_list()}) != left:
             assert time.monotonic() < deadline, held
             time.sleep(0.1)
+
+
+def test_while_a_main_is_away_its_copy_answers_reads_that_need_not_be_strict(embedded: Embedded) -> None:
+    up = embedded.whole("--nodes", "3", "--replicas", "1", "--proxies", "1")
+    assert up.returncode == 0, up.stderr
+    until_whole(embedded)
+    client = redis.Redis(port=embedded.port_of("proxy"), socket_timeout=30, protocol=3, decode_responses=True)
+    for number in range(KEYS):
+        assert client.set(f"key:{number}", f"value {number}")
+    told = client.execute_command("FASTCACHE", "COMPARE", *(f"key:{number}" for number in range(KEYS)))
+    assert len(told) == KEYS
+    assert {main for main, _ in told} == {f"node-{embedded.port + number}" for number in range(3)}
+    assert all(list(copies.values()) == ["same"] for _, copies in told), told
+    # Nobody takes its place: what follows is answered by copies that stay copies.
+    assert "paused" in embedded.call("pause").stdout
+    of_it = [number for number, (main, _) in enumerate(told) if main == f"node-{embedded.port}"]
+    assert of_it
+    os.kill(embedded.pid(0), signal.SIGKILL)
+    assert [client.get(f"key:{number}") for number in range(KEYS)] == [f"value {n}" for n in range(KEYS)]
+    assert client.mget(f"key:{of_it[0]}", f"{{key:{of_it[0]}}}2") == [f"value {of_it[0]}", None]
+    strict = redis.Redis(port=embedded.port_of("proxy"), socket_timeout=30, retry=None, protocol=3)
+    assert strict.execute_command("FASTCACHE", "CONSISTENCY", "STRICT") == b"OK"
+    for refused in (
+        lambda: strict.get(f"key:{of_it[0]}"),
+        lambda: client.set(f"key:{of_it[0]}", "new"),
+    ):
+        with pytest.raises(redis.RedisError):
+            refused()
+    assert client.get(f"key:{of_it[0]}") == f"value {of_it[0]}"
