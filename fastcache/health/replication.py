@@ -231,10 +231,12 @@ class Replication:
         Who does not answer may have heard all the same, so that there is no way back but a newer topology.
         """
         after = msgspec.json.decode(fresh.body)
+        relieved = ""
         for name in first:  # An old main that gives up by itself comes before its heir.
-            await self.deliver(name, fresh.body)
+            if not await self.deliver(name, fresh.body):
+                relieved = name  # Its heirs need not wait until what they promised it has run out.
         heirs = first_to_hear(before, after) if self.on else ()
-        answers = await asyncio.gather(*(self.deliver(name, fresh.body) for name in heirs))
+        answers = await asyncio.gather(*(self.deliver(name, fresh.body, relieved) for name in heirs))
         for name, answer in zip(heirs, answers, strict=True):
             if answer.startswith("STALERUN"):
                 self.unwilling[name] = self.now() + UNWILLING_SECONDS
@@ -243,14 +245,20 @@ class Replication:
                 self.service.log("warning", "a new main did not agree", node=name, answer=answer)
         return True
 
-    async def deliver(self, name: str, body: bytes) -> str:
-        """Bring a topology to a node: empty when it agrees, else what it said."""
+    async def deliver(self, name: str, body: bytes, relieved: str = "") -> str:
+        """Bring a topology to a node: empty when it agrees, else what it said.
+
+        `relieved`: a main of before that obeys it already.
+        """
         record = self.service.registry.find(name, "node")
         if record is None:
             return "it has left"
+        words = ("FASTCACHE", "TOPOLOGY", "SET", body)
+        more = ("RELIEVED", relieved) if relieved else ()
         try:
-            words = ("FASTCACHE", "TOPOLOGY", "SET", body)
-            reply = await self.service.prober.tell(record.member, *words, seconds=DELIVERY_SECONDS)
+            reply = await self.service.prober.tell(record.member, *words, *more, seconds=DELIVERY_SECONDS)
+            if more and isinstance(reply, ErrorReply) and "syntax" in str(reply):  # One of an older release.
+                reply = await self.service.prober.tell(record.member, *words, seconds=DELIVERY_SECONDS)
         except (TimeoutError, OSError) as error:
             return str(error) or "no answer"
         return str(reply) if isinstance(reply, ErrorReply) else ""

@@ -21,6 +21,8 @@ class StandInNode:
         self.topology: dict[str, Any] = {"epoch": 0, "slots": []}
         self.heard: list[tuple[float, str]] = []
         self.refuses = ""
+        #: Of a release that knows fewer words.
+        self.is_older = False
         # Copies of ours that are not in sync: peer -> state.
         self.broken: dict[str, str] = {}
         self.acked: dict[str, int] = {}
@@ -83,8 +85,11 @@ class StandInNode:
     def answer(self, words: list[bytes]) -> bytes:
         command = b" ".join(words[:3]).decode().upper()
         if command != "PING" and "STREAMS" not in command and command != "FASTCACHE TOPOLOGY":
-            self.heard.append((time.monotonic(), command))
+            more = [word.decode() for word in words[4:]]
+            self.heard.append((time.monotonic(), " ".join([command, *more])))
         if command.startswith("FASTCACHE TOPOLOGY SET"):
+            if len(words) > 4 and self.is_older:
+                return b"-ERR syntax error\r\n"
             return self.adopt(json.loads(words[3]))
         if command == "FASTCACHE TOPOLOGY":
             return mapped({"epoch": self.epoch, "id": self.name, "run": self.run})

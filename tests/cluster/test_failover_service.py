@@ -144,10 +144,30 @@ def test_a_switchover_holds_writes_tells_the_old_main_first_and_lets_go(
     assert "CLIENT UNPAUSE" in [words for _, words in nodes["a"].heard]
     given_up = next(at for at, words in nodes["a"].heard if "TOPOLOGY SET" in words)
     for heir in {step["new"] for step in told["to"]}:
-        assert given_up < next(at for at, words in nodes[heir].heard if "TOPOLOGY SET" in words)
+        heard, words = next(one for one in nodes[heir].heard if "TOPOLOGY SET" in one[1])
+        assert given_up < heard
+        assert words == "FASTCACHE TOPOLOGY SET RELIEVED a", "it need not wait for a lease"
     until("in sync again", lambda: whole(service), 10)
     events = [one for one in service.get("/events") if one["event"] == "failover"]
     assert {one["how"] for one in events} == {"switchover"}
+
+
+def test_heirs_of_an_older_release_and_of_a_main_that_does_not_obey_are_told_no_more_than_before(
+    service: HealthProcess, nodes: dict[str, StandInNode]
+) -> None:
+    for node in nodes.values():
+        node.is_older = True
+        node.heard.clear()
+    assert service.ask("POST", "/switchover", {"node": "a"})[0] == 200
+    assert "a" not in mains(service.topology())
+    until("in sync again", lambda: whole(service), 10)
+    for node in nodes.values():
+        node.is_older = False
+        node.heard.clear()
+    nodes["b"].refuses = "ERR the disk is full"
+    assert service.ask("POST", "/switchover", {"node": "b"})[0] == 200
+    told = [words for node in nodes.values() for _, words in node.heard if "TOPOLOGY SET" in words]
+    assert not [words for words in told if "RELIEVED" in words], told
 
 
 def test_a_node_that_is_about_to_stop_serves_nothing_and_is_nobodys_copy_for_a_while(

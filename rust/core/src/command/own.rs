@@ -35,7 +35,7 @@ pub const COMMANDS: &[Command] = &[Command {
         },
         Command {
             summary: "Tells the topology in force, or takes a newer one over (SET).",
-            syntax: "[SET document]",
+            syntax: "[SET document [RELIEVED node]]",
             ..sub("topology", super::cluster::topology::topology, -2, flag::ADMIN | flag::LOADING | flag::STALE)
         },
         Command {

@@ -78,8 +78,8 @@ pub struct Replication {
     /// Replicas in sync, as the topology says, that are not connected.
     absent: Vec<Absent>,
     listens: bool,
-    /// When we last acknowledged anything over a stream that has ended, ms of the steady clock.
-    promised: u64,
+    /// When we last acknowledged anything to a main over a stream that has ended, ms of the steady clock.
+    promised: BTreeMap<String, u64>,
 }
 
 /// A replica that should be connected: what it had, and since when it lacks something, ms of the steady clock.
@@ -90,6 +90,12 @@ struct Absent {
 }
 
 impl Replication {
+    /// A stream ends: what was promised over it holds all the same.
+    fn note_promise(&mut self, sink: &Sink) {
+        let promised = self.promised.entry(sink.main.clone()).or_default();
+        *promised = sink.promised.max(*promised);
+    }
+
     /// How long the oldest write has been waiting that an absent replica lacks.
     pub fn absent_ms(&self, peer: &str, now: u64) -> u64 {
         let since = self.absent.iter().find(|absent| absent.peer == peer).and_then(|absent| absent.since);
@@ -183,8 +189,9 @@ fn wanted(membership: &Membership) -> BTreeMap<(u16, String), SlotSet> {
     wanted
 }
 
-/// Begin and end streams as the topology in force says.
-pub fn reconcile(engine: &mut Engine, before: Option<&Membership>) {
+/// Begin and end streams as the topology in force says. `relieved` is a main of before that is known to obey it, too: by what
+/// it was promised it answers nothing any more.
+pub fn reconcile(engine: &mut Engine, before: Option<&Membership>, relieved: Option<&str>) {
     let Some(membership) = engine.membership.take() else { return };
     let mut replication = engine.replication.take().unwrap_or_default();
     let mut ended: Vec<Token> = Vec::new();
@@ -217,7 +224,7 @@ pub fn reconcile(engine: &mut Engine, before: Option<&Membership>) {
                 if !sink.over && membership.replicates() {
                     // Who gave them is gone or silent, and may be answering reads still.
                     taken.add(&sink.slots.common(&membership.own));
-                    replication.promised = replication.promised.max(sink.promised);
+                    replication.note_promise(&sink);
                 }
             }
             Some(slots) if slots == sink.slots => kept.push(sink),
@@ -225,7 +232,7 @@ pub fn reconcile(engine: &mut Engine, before: Option<&Membership>) {
                 let unsaid = sink.slots.without(&slots).without(sink.released()).common(&membership.own);
                 if !unsaid.is_empty() {
                     taken.add(&unsaid);
-                    replication.promised = replication.promised.max(sink.promised);
+                    replication.note_promise(&sink);
                 }
                 sink.resize(slots);
                 kept.push(sink);
@@ -233,7 +240,7 @@ pub fn reconcile(engine: &mut Engine, before: Option<&Membership>) {
             other => {
                 ended.extend(sink.token.take());
                 sink.slots.iter().filter(|&slot| membership.own.contains(slot)).for_each(|slot| taken.insert(slot));
-                replication.promised = replication.promised.max(sink.promised);
+                replication.note_promise(&sink);
                 if let Some(slots) = other {
                     let mut next = Sink::new(&sink.main, &sink.moves, slots);
                     // What we have of them is good to go on from.
@@ -318,7 +325,10 @@ pub fn reconcile(engine: &mut Engine, before: Option<&Membership>) {
             replication.absent.push(Absent { peer, acked: seq, since: None });
         }
     }
-    let promised = replication.promised;
+    let newest = replication.promised.values().copied().max().unwrap_or(0);
+    replication.promised.retain(|_, at| newest < *at + 100 * LEASE_MS);
+    let believing = replication.promised.iter().filter(|(main, _)| Some(main.as_str()) != relieved);
+    let promised = believing.map(|(_, at)| *at).max().unwrap_or(0);
     if membership.replicates() || held || !membership.moves.is_empty() || !replication.moves.is_empty() {
         engine.replication = Some(replication);
     }

@@ -4,7 +4,7 @@ use super::digest::of_slot as digest;
 use super::frames::Frame;
 use super::{LEASE_MS, Question, Sink, admit, strict};
 use crate::command::client::Token;
-use crate::command::cluster::membership::obey;
+use crate::command::cluster::membership::{Obeyed, obey, obey_after};
 use crate::command::dispatch;
 use crate::command::testing::{Node, readable};
 use crate::resp::Reply;
@@ -566,6 +566,19 @@ fn who_is_promoted_waits_until_the_main_before_it_reads_no_more() {
     let client = pair.replica.engine.clients.get(0).unwrap();
     let args = OwnedArgs::from_parts([&b"GET"[..], b"k"]);
     assert!(!pair.replica.engine.holds(client, &args.as_args()));
+}
+
+#[test]
+fn who_is_promoted_waits_for_nobody_who_obeys_already_but_for_all_others() {
+    let (mut pair, _) = strict_pair(5);
+    assert!(pair.sink().promised > 0);
+    assert_eq!(obey_after(&mut pair.replica.engine, document(9, "b"), Some("a")), Ok(Obeyed::Taken));
+    assert!(pair.replica.engine.promotion.is_none(), "a answers nothing any more");
+
+    let (mut pair, _) = strict_pair(5);
+    let promised = pair.sink().promised;
+    assert_eq!(obey_after(&mut pair.replica.engine, document(9, "b"), Some("c")), Ok(Obeyed::Taken));
+    assert!(pair.replica.engine.promotion.as_ref().is_some_and(|wait| wait.0 >= promised + LEASE_MS));
 }
 
 #[test]

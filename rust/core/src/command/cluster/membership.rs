@@ -142,12 +142,17 @@ pub fn judge(engine: &Engine, document: &Document) -> Result<Obeyed, Fault> {
 
 /// Take a topology over, unless it is older than the one in force.
 pub fn obey(engine: &mut Engine, document: Document) -> Result<Obeyed, Fault> {
+    obey_after(engine, document, None)
+}
+
+/// The same, when a main of before is known to have obeyed it.
+pub fn obey_after(engine: &mut Engine, document: Document, relieved: Option<&str>) -> Result<Obeyed, Fault> {
     if judge(engine, &document)? == Obeyed::Known {
         return Ok(Obeyed::Known);
     }
     let membership = Membership::new(document, &own_id(engine), &engine.run_id);
     let before = engine.membership.replace(Box::new(membership));
-    replication::reconcile(engine, before.as_deref());
+    replication::reconcile(engine, before.as_deref(), relieved);
     send_on(engine);
     Ok(Obeyed::Taken)
 }

@@ -18,9 +18,11 @@ pub fn topology(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     if args.len() == 2 {
         return tell(ctx);
     }
-    if args.len() != 4 || !args.is(2, "SET") {
+    let told = args.len() == 4 || args.len() == 6 && args.is(4, "RELIEVED");
+    if !told || !args.is(2, "SET") {
         return Err(Fault::SYNTAX);
     }
+    let relieved = args.get(5).and_then(|name| std::str::from_utf8(name).ok());
     let document = Document::parse(args.at(3)).map_err(|error| Fault::new(format!("ERR {error}")))?;
     let mains = document.index_of(&membership::own_id(ctx.engine)).filter(|&me| {
         let meant = &document.nodes()[usize::from(me)].run;
@@ -34,7 +36,7 @@ pub fn topology(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
         }
         return Err(Fault::new(format!("STALERUN this node was restarted: its run is {}", ctx.engine.run_id)));
     }
-    if membership::obey(ctx.engine, document)? == Obeyed::Taken
+    if membership::obey_after(ctx.engine, document, relieved)? == Obeyed::Taken
         && keep(ctx.engine, Some((ctx.client.token, ctx.client.id)))
     {
         // The answer follows when it is kept.
