@@ -52,7 +52,7 @@ pub struct Comparing {
     /// By hash: what was compared last there, and when.
     recent: Vec<(u64, u64)>,
     hasher: foldhash::fast::RandomState,
-    noted: u64,
+    noted: Option<u64>,
 }
 
 /// A key, or a slot when the database is [`EVERY_DATABASE`], and how its copies are.
@@ -406,8 +406,8 @@ pub fn settle(engine: &mut Engine, now: u64) {
     comparing.open.retain(|one| one.waiting.is_some() || !one.is_over());
     let mut slots = Vec::new();
     for finding in found {
-        if now >= comparing.noted + 1000 {
-            comparing.noted = now;
+        if comparing.noted.is_none_or(|noted| now >= noted + 1000) {
+            comparing.noted = Some(now);
             note(engine, counts, &finding);
         }
         let Finding { peer, slot, key, .. } = finding;
