@@ -3,7 +3,7 @@
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 
 from tests.torture.cluster import PORT, Cluster, Fleet
 
@@ -145,6 +145,26 @@ def disk_full(fleet: Fleet, name: str, _other: str, _dice: random.Random) -> Ite
         fleet.clear_disk(name)
 
 
+@contextmanager
+def handed_over(fleet: Fleet, name: str, other: str, dice: random.Random) -> Iterator[None]:
+    """In order; and then the old main is cut off, stands still, or gets its slots back."""
+    assert isinstance(fleet, Cluster)
+    hand_over(fleet, name)
+    then = dice.choice(["isolate", "pause", "back"])
+    if then == "back":
+        hand_over(fleet, other)
+        yield
+    else:
+        with FAULTS[then](fleet, name, other, dice):
+            yield
+
+
+def hand_over(fleet: Cluster, name: str) -> None:
+    """Unless the service finds that it cannot: it serves nothing, or its copies are not in sync."""
+    with suppress(OSError):
+        fleet.ask("/switchover", {"node": name})
+
+
 FAULTS: dict[str, Fault] = {
     "kill": killed,
     "restart": restarted,
@@ -158,4 +178,5 @@ FAULTS: dict[str, Fault] = {
     "clock": clock_turned,
     "disk": disk_full,
     "wipe": wiped,
+    "hand-over": handed_over,
 }

@@ -150,6 +150,20 @@ def anything(
             yield course.round(f"{kind} {name} {seconds}", fault, seconds=seconds)
 
 
+def main_hands_over(directory: Path, seed: int, rounds: int) -> Iterator[Outcome]:
+    """A main hands over in order, and then is cut off, stands still, or gets its slots back."""
+    cluster = Cluster(directory, pace=PACE)
+    with Course(cluster, seed, loyal=True) as course:
+        for _ in range(rounds):
+            name = course.dice.choice(sorted(cluster.mains()))
+            other = course.dice.choice(sorted(set(cluster.names) - {name}))
+            fault = fault_of(course, FAULTS["hand-over"], name, other)
+            outcome = course.round(f"hand-over {name}", fault, seconds=course.dice.choice([0.1, 0.5, 3.0]))
+            if not outcome.promotions:
+                outcome.broken.append("nobody took over")
+            yield outcome
+
+
 def disk_lost(directory: Path, seed: int, rounds: int) -> Iterator[Outcome]:
     """R24: a node's disk is lost with its memory; it is filled again by its peers, without an operator."""
     cluster = Cluster(directory, pace=PACE, node=PERSISTENT)
@@ -197,6 +211,7 @@ ROWS: dict[str, tuple[Row, int]] = {
     "R3-sentinel": (sentinel_main_cut_off, 5),
     "R4": (cut_one_way, 36),
     "R5": (main_paused, 40),
+    "hand-over": (main_hands_over, 40),
     "R22": (mixed, 40),
     "R24": (disk_lost, 10),
     "R26": (clocks_turned, 10),
