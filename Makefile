@@ -3,9 +3,9 @@
 
 PYTHON := .venv/bin/python
 MATURIN := .venv/bin/maturin
-# Suites in the order in which they run; a directory tests/NAME is a suite when it is named here. `make test-fleet` (as
-# root, on lab hosts, some minutes) runs by itself.
-SUITES := unit conformance clients frameworks simulation cluster deploy
+# Suites in the order in which they run; a directory tests/NAME is a suite when it is named here. The last one, on lab
+# hosts (make/fleet.mk), takes about ten minutes, and is left out where they cannot run.
+SUITES := unit conformance clients frameworks simulation cluster deploy fleet
 NODES ?= 3
 ARGS ?=
 export PIP_DISABLE_PIP_VERSION_CHECK := 1

@@ -43,6 +43,12 @@ molecule: bundle ## Test one role on a lab host of its own (ROLE=fastcache_node;
 bench-deploy: dev-tools debug ## What a deployment to 3 and to 10 lab hosts costs (needs root, a quarter of an hour)
 	@$(PYTHON) -m bench.deploy $(ARGS)
 
+.PHONY: test-fleet
+test-fleet: dev-tools debug ## From bare lab hosts to a cluster that is upgraded under load (needs root, ten minutes)
+	@if missing=$$($(PYTHON) -m tests.fleet.lab); then \
+		echo "==> Tests: fleet"; $(PYTHON) -m pytest -q tests/fleet $(ARGS); \
+	elif [ -n "$$missing" ]; then echo "==> Tests: fleet is left out: $$missing"; else exit 1; fi
+
 .PHONY: test-fleet-long
 test-fleet-long: dev-tools debug ## The runbook on lab hosts (needs root, a quarter of an hour)
 	@echo "==> Tests: fleet_long"; $(PYTHON) -m pytest -q tests/fleet_long $(ARGS)

@@ -1,7 +1,7 @@
 """A lab of the tests' own: bundle, hosts, Ansible, and the end of all three.
 
 It has another name, other addresses and another Terraform state than the lab of `make fleet`, so both can
-stand side by side.
+stand side by side. `python -m tests.fleet.lab` says what is missing for it, and fails then.
 """
 
 import contextlib
@@ -271,3 +271,9 @@ def what_is_missing() -> str | None:
         [sys.executable, "-B", "-m", "lab", "check"], cwd=MODULE, capture_output=True, text=True, check=False
     )
     return judged.stderr.strip() or None if judged.returncode else None
+
+
+if __name__ == "__main__":
+    if missing := what_is_missing():
+        print(missing)
+        sys.exit(1)
