@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import threading
 import time
 from typing import TYPE_CHECKING
 
@@ -132,6 +133,43 @@ def test_a_reader_that_never_reads_costs_no_more_than_its_limit(node: Server) ->
     for _ in range(500):
         assert control.ask("PING") == b"+PONG\r\n"
         assert node.resident_bytes() - before < 64 * MIB
+
+
+@pytest.mark.parametrize("talk", [False, True], ids=["alone", "among messages"])
+def test_a_reader_that_is_now_slow_and_now_quick_is_answered_to_the_end(node: Server, *, talk: bool) -> None:
+    """Room comes at any moment: between two attempts to write, or while something else is written."""
+    control = node.connect()
+    control.ask("SET", "big", "x" * 2 * MIB)
+    control.ask("CONFIG", "SET", "client-output-buffer-limit", "pubsub 0 0 0")
+    reader = node.connect()
+    reader.socket.settimeout(10)
+    if talk:
+        reader.ask("HELLO", "3")
+        reader.ask("SUBSCRIBE", "news")
+    over = threading.Event()
+
+    def talker() -> None:
+        speaker = node.connect()
+        while not over.is_set():
+            speaker.ask("PUBLISH", "news", "message")
+
+    talking = threading.Thread(target=talker)
+    if talk:
+        talking.start()
+    try:
+        for number in range(40):
+            reader.send_raw(encode(["GET", "big"]) * 8 + encode(["ECHO", f"end-{number}"]))
+            end = f"end-{number}\r\n".encode()
+            heard, deadline = b"", time.monotonic() + 30
+            while end not in heard:
+                assert time.monotonic() < deadline, "nothing but messages comes any more"
+                heard = heard[-64:] + reader.socket.recv(MIB)
+                if number % 2:
+                    time.sleep(0.0005)
+    finally:
+        over.set()
+        if talk:
+            talking.join()
 
 
 def test_a_slow_subscriber_is_cut_off_and_others_hear_everything(node: Server) -> None:

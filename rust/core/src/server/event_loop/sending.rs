@@ -131,6 +131,10 @@ impl EventLoop {
         if wanted != connection.interest
             && self.poll.change_edge(&connection.socket, FIRST_CLIENT + u64::from(token), wanted).is_ok()
         {
+            if connection.interest == Interest::Write && !connection.input.is_empty() {
+                // What it did not read was sent on some other occasion than its socket's telling of room.
+                self.engine.resumed.push(token);
+            }
             connection.interest = wanted;
         }
         if !client.pending.is_empty()

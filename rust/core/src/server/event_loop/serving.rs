@@ -46,6 +46,7 @@ impl EventLoop {
             self.reply.raw(&std::mem::take(&mut client.pending));
         }
         let mut used = 0;
+        let mut reads = true;
         while used < input.len() && going(&client) {
             let (taken, go_on) = self.serve_batch(&mut client, &mut parser, &input[used..]);
             used += taken;
@@ -53,7 +54,8 @@ impl EventLoop {
                 break;
             }
             if self.reply.len() > FLUSH_AT && !self.flush(&mut client) {
-                break; // It does not read: the rest waits until it does.
+                reads = false; // The rest waits until it does.
+                break;
             }
         }
         if client.closing || client.dead {
@@ -64,7 +66,9 @@ impl EventLoop {
             self.engine.stats.query_limit_disconnections += 1;
             client.dead = true;
         }
-        self.flush(&mut client);
+        if reads {
+            self.flush(&mut client);
+        }
         if let Some(connection) = self.connections[token as usize].as_mut() {
             connection.parser = parser;
         }
