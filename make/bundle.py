@@ -161,7 +161,7 @@ DAY = 24 * 3600
 def take_packages(cache: Path, suite: str, packages: list[str], draft: Path) -> None:
     archive: Archive | None = None
     for package in packages:
-        name = f"packages-{suite}-{package}.tar"
+        name = f"debian-{suite}-{package}.tar"
         taken = cache / name
         if not taken.exists() or time.time() - taken.stat().st_mtime > DAY:
             archive = archive or Archive(cache, suite)
@@ -266,14 +266,14 @@ class Archive:
                 shutil.copy(kept / local, pool)
                 index.append(stanza.replace(file.group(0), f"Filename: ./{local}"))
             (pool / "Packages").write_text("\n\n".join(index) + "\n")
-            pack(target, pool)
+            pack(target, pool, f"{package}/")
 
 
-def pack(target: Path, directory: Path) -> None:
+def pack(target: Path, directory: Path, below: str = "") -> None:
     """A tar file that is the same whenever its contents are: no owners, no times."""
     with tarfile.open(target, "w") as archive:
         for file in sorted(directory.iterdir()):
-            entry = tarfile.TarInfo(file.name)
+            entry = tarfile.TarInfo(below + file.name)
             content = file.read_bytes()
             entry.size, entry.mode = len(content), 0o644
             archive.addfile(entry, io.BytesIO(content))

@@ -1,5 +1,6 @@
 """The question that decides about success: what counts as an answer, and who is named when there is none."""
 
+import http.server
 import socketserver
 import threading
 from collections.abc import Callable, Iterator
@@ -84,3 +85,31 @@ def test_a_node_without_a_topology_is_refused_in_its_own_words() -> None:
     refused = pytest.raises(canary.RefusedError, match="CLUSTERDOWN no topology")
     with backend(lambda words: b"-CLUSTERDOWN no topology\r\n") as port, refused:
         canary.ask("127.0.0.1", port, 1, None)
+
+
+@contextmanager
+def page(text: str) -> Iterator[dict[str, object]]:
+    """A service that answers every question with this page, as the module is told of it."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        def log_message(self, *_words: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        place = {"address": "127.0.0.1", "port": server.server_address[1], "path": "/health"}
+        yield place | {"holds": '"true"', "plain": False}
+        server.shutdown()
+
+
+def test_a_service_that_speaks_http_is_judged_by_what_its_page_holds() -> None:
+    with page('{"health": "true"}') as place:
+        canary.read(place, None)
+    refused = pytest.raises(canary.RefusedError, match="/health holds no")
+    with page('{"health": "false"}') as place, refused:
+        canary.read(place, None)

@@ -6,18 +6,22 @@ than was written, or none, is named.
 
 A node answers for its own slots alone (-MOVED for others), so keys are tried until one is its own. A node
 that sends all of them elsewhere is a new one or a replica: it follows the topology, and need not do more.
+
+A backend with a path speaks HTTP: it is asked for that page, which must hold what it is known by.
 """
 
 import socket
 import ssl
 import time
+import urllib.request
 import uuid
+from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
 DOCUMENTATION = r"""
 module: fastcache_canary
-short_description: SET, GET and DEL one value through each backend
+short_description: SET, GET and DEL one value through each backend, or ask it for a page
 options:
   backends:
     description: The backends, each with a name, an address and a port.
@@ -43,6 +47,17 @@ options:
       rack:
         description: In which rack; for the reader only.
         type: str
+      path:
+        description: The page that it is asked for, where it speaks HTTP.
+        type: str
+      holds:
+        description: What that page must hold.
+        type: str
+        default: ""
+      plain:
+        description: Whether it speaks no TLS even where others do.
+        type: bool
+        default: false
   keys:
     description: How many keys are tried through each backend; through a proxy, enough to reach every shard.
     type: int
@@ -81,6 +96,9 @@ BACKEND = {
     "port": {"type": "int", "required": True},
     "host": {"type": "str"},
     "rack": {"type": "str"},
+    "path": {"type": "str"},
+    "holds": {"type": "str", "default": ""},
+    "plain": {"type": "bool", "default": False},
 }
 
 
@@ -111,13 +129,11 @@ def main() -> None:
         while True:
             try:
                 begun = time.monotonic()
-                ask(
-                    backend["address"],
-                    backend["port"],
-                    module.params["keys"],
-                    module.params["password"],
-                    context,
-                )
+                if backend["path"]:
+                    read(backend, context)
+                else:
+                    place = backend["address"], backend["port"]
+                    ask(*place, module.params["keys"], module.params["password"], context)
                 asked[backend["name"]] = round((time.monotonic() - begun) * 1000, 2)
                 break
             except (OSError, RefusedError) as error:
@@ -137,6 +153,18 @@ def trust(files: dict[str, str] | None) -> ssl.SSLContext | None:
     context = ssl.create_default_context(cafile=files["ca"])
     context.load_cert_chain(files["certificate"], files["key"])
     return context
+
+
+def read(backend: dict[str, Any], context: ssl.SSLContext | None) -> None:
+    """Ask for its page, and judge it."""
+    scheme = "https" if context and not backend["plain"] else "http"
+    url = f"{scheme}://{backend['address']}:{backend['port']}{backend['path']}"
+    # No proxy of the host's environment lies between services of a cluster.
+    handlers = [urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context)]
+    with urllib.request.build_opener(*handlers).open(url, timeout=5) as answer:
+        page = answer.read().decode(errors="replace")
+    if backend["holds"] not in page:
+        raise RefusedError(f"{backend['path']} holds no {backend['holds']}")
 
 
 def connected(address: str, port: int, context: ssl.SSLContext | None) -> socket.socket:
