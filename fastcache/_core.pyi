@@ -34,6 +34,9 @@ class Node:
     def set_topology(self, topology: Topology) -> bool:
         """Obey this topology from now on, or from the start; an older one changes nothing."""
 
+    def leave(self) -> None:
+        """Tell who asks that this node is to stop, so that its copies take over before."""
+
     def stop(self) -> None:
         """Drain, then end the thread. A second call changes nothing."""
 

@@ -23,7 +23,9 @@ ANSWER_SECONDS = 5.0
 # For the first topology at the start, when an older one is known or none.
 FIRST_SECONDS = 2.0
 PAUSE_SECONDS = 1.0
-NOT_MODIFIED, OK, CREATED = 304, 200, 201
+# The health service holds writes while copies catch up; longer than this nobody waits to stop.
+LEAVE_SECONDS = 8.0
+NOT_MODIFIED, OK, CREATED, REFUSED = 304, 200, 201, 409
 
 
 class Follower:
@@ -111,6 +113,24 @@ class Follower:
             if not self.heard:
                 self.log.write("info", "the health service answers again", place=place)
             self.heard = True
+
+    def leave(self, name: str) -> str:
+        """Have copies take over what a node is the main of, before it stops; says what came of it."""
+        last = "no health service answers"
+        for place in self.services:
+            try:
+                status, answer = exchange(
+                    place, "POST", "/leaving", LEAVE_SECONDS, body=f'{{"node": "{name}"}}'
+                )
+            except (OSError, ValueError):
+                continue
+            if status == OK:
+                return ""
+            last = answer[:200].decode("utf-8", "replace")
+            if status == REFUSED:
+                return last
+            # Another one leads.
+        return last
 
     def register(self, place: str) -> bool:
         """Make ourselves known; a refusal is told once and not repeated at this service."""

@@ -27,6 +27,9 @@ from fastcache import _core
 TICK_SECONDS = 1.0
 # How many ticks pass between two STATUS lines for the service manager.
 TICKS_PER_STATUS = 5
+# How long a node that is to stop waits until others have taken over, and how often it looks.
+HAND_OVER_SECONDS = 10.0
+HAND_OVER_TICK = 0.02
 
 OK, FAILED, BAD_CONFIGURATION = 0, 1, 78
 
@@ -128,9 +131,11 @@ def serve(
     log: Log,
     renew: "Callable[[], None] | None" = None,
     more: "Callable[[], str]" = str,
+    leave: "Callable[[], str] | None" = None,
 ) -> int:
     """Stay until the core has ended, feeding the watchdog only while the core's heartbeat rises. `renew` is
-    called when a signal asks for it, and does not return when it could; `more` ends the STATUS line."""
+    called when a signal asks for it, and does not return when it could; `more` ends the STATUS line; `leave`
+    hands over to others before we stop, and says why when it could not."""
     interval = watchdog_interval()
     tick = min(interval, TICK_SECONDS) if interval else TICK_SECONDS
     managed = b"NOTIFY_SOCKET" in posix.environ
@@ -149,6 +154,8 @@ def serve(
             if ticks % TICKS_PER_STATUS == 0:
                 tell(status_line(node.stats()) + more())
             ticks += 1
+    if signals.stop and leave:
+        hand_over(node, signals, log, leave)
     if signals.stop:
         log.write("info", "stopping", signal=signals.stop)
         tell("STOPPING=1\nSTATUS=sending the replies that are due, then leaving")
@@ -157,6 +164,39 @@ def serve(
         log.write("error", "the core ended by a fault of its own")
         return FAILED
     return OK
+
+
+def hand_over(
+    node: "_core.Node | _core.Proxy", signals: Signals, log: Log, leave: "Callable[[], str]"
+) -> None:
+    """Serve on until others have taken over, within bounds; a second signal ends that at once."""
+    over = _thread.allocate_lock()
+    over.acquire()
+    said = [""]
+
+    def ask() -> None:
+        try:
+            said[0] = leave()
+        finally:
+            over.release()
+
+    number, signals.stop = signals.stop, 0
+    tell("STATUS=handing over before it stops")
+    began = time.monotonic()
+    _thread.start_new_thread(ask, ())
+    done = False
+    while not done and not signals.stop and time.monotonic() - began < HAND_OVER_SECONDS:
+        tell("WATCHDOG=1")
+        if node.wait(HAND_OVER_TICK):
+            break
+        done = over.acquire(blocking=False)
+    took = int((time.monotonic() - began) * 1000)
+    why = said[0] if done else "not done in time"
+    if why:
+        log.write("info", "nobody takes over", why=why, ms=took)
+    else:
+        log.write("info", "handed over", ms=took)
+    signals.stop = number
 
 
 def status_line(stats: dict[str, int | float]) -> str:
@@ -181,6 +221,16 @@ def follower_of(node: _core.Node, chosen: dict[str, str], log: Log) -> "Follower
     return follower
 
 
+def leaver(node: _core.Node, follower: "Follower", name: str) -> "Callable[[], str]":
+    """How this node gives up its slots; empty when others have them, else why not."""
+
+    def leave() -> str:
+        node.leave()  # The health service believes only the node itself, and asks it.
+        return follower.leave(name)
+
+    return leave
+
+
 def main(name: str, settings_descriptor: str) -> int:
     started = time.monotonic()
     settings = settings_from(int(settings_descriptor))
@@ -192,6 +242,7 @@ def main(name: str, settings_descriptor: str) -> int:
         log.write("error", "bad setting", error=error)
         return BAD_CONFIGURATION
     port = chosen.get("port", "")
+    own_name = chosen.get("node-id", "")
     signals = Signals()
     follower = follower_of(node, chosen, log)
     try:
@@ -199,8 +250,11 @@ def main(name: str, settings_descriptor: str) -> int:
     except OSError as error:
         log.write("error", "cannot start", port=port, error=error)
         return FAILED
+    leave = None
     if follower and follower.services:
         _thread.start_new_thread(follower.follow, ())
+        if own_name:
+            leave = leaver(node, follower, own_name)
     # Nothing that lives now will ever be garbage, and nothing later makes cycles.
     del settings, chosen
     gc.collect()
@@ -209,7 +263,7 @@ def main(name: str, settings_descriptor: str) -> int:
     took = int((time.monotonic() - started) * 1000)
     log.write("info", "serving", port=port, pid=posix.getpid(), version=_core.version(), start_ms=took)
     _core.rest()
-    code = serve(node, signals, log)
+    code = serve(node, signals, log, leave=leave)
     log.write("info", "stopped")
     return code
 

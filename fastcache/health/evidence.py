@@ -39,6 +39,8 @@ class Report:
     run: str
     epoch: int
     rows: tuple[Row, ...] = ()
+    # It is to stop and serves on until its copies have taken over.
+    leaving: bool = False
 
 
 @dataclass(slots=True)

@@ -29,6 +29,8 @@ LONGEST_TOPOLOGY = 16 << 20
 LONGEST_POLL_SECONDS = 60.0
 # A stream that says nothing for longer is taken for dead by what stands in between.
 HEARTBEAT_SECONDS = 10.0
+# A node that is to stop is nobody's copy for so long, or until it starts anew.
+LEAVING_SECONDS = 30.0
 
 Body = TypeVar("Body")
 
@@ -79,6 +81,12 @@ class Weighing(msgspec.Struct, forbid_unknown_fields=True):
         default=None, name="megabytesPerSecond"
     )
     p99_ms: Annotated[float, Meta(ge=0, le=60_000)] | None = msgspec.field(default=None, name="p99Ms")
+
+
+class Leaving(msgspec.Struct, forbid_unknown_fields=True):
+    """A node that is to stop."""
+
+    node: Id
 
 
 class HandOver(msgspec.Struct, forbid_unknown_fields=True):
@@ -142,6 +150,8 @@ def application(service: Service) -> Starlette:
     routes += [Route(path, face.guarded(handler), methods=[method]) for path, method, handler in changing]
     # Proxies have no admin key, and a report decides nothing: it counts beside a failed check of ours.
     routes.append(Route("/reports", face.on_the_leader(face.reports), methods=["POST"]))
+    # Nor have nodes; what is said there is believed only when the node itself says so.
+    routes.append(Route("/leaving", face.on_the_leader(face.leaving), methods=["POST"]))
     from fastcache.health import operators  # noqa: PLC0415  (it stands on what is below)
 
     routes += operators.routes(service, face.guarded)
@@ -452,6 +462,22 @@ class Face:
                 raise HTTPException(503, str(error), {"Retry-After": "1"}) from None
 
         return hand_over
+
+    async def leaving(self, request: Request) -> Response:
+        """A node that is to stop asks for its copies to take over; it serves until this is answered."""
+        told = await body(request, Leaving)
+        record = self.service.registry.find(told.node, "node")
+        if record is None:
+            raise HTTPException(404, f"there is no node {told.node}")
+        report = await self.service.replication.listen(record.member)
+        if report is None or not report.leaving:
+            raise HTTPException(409, f"{told.node} does not say that it is to stop")
+        try:
+            return json(await self.service.replication.leave(Wish(told.node), LEAVING_SECONDS))
+        except RefusedError as error:
+            raise HTTPException(409, str(error)) from None
+        except DeposedError as error:
+            raise HTTPException(503, str(error), {"Retry-After": "1"}) from None
 
     # --- moves of slots -----------------------------------------------------------------------------
 

@@ -251,6 +251,7 @@ def report_of(node: str, known: Reply, streams: Reply) -> Report | None:
     try:
         told = pairs_of(known)
         rows = tuple(row_from(pairs_of(row)) for row in (streams if isinstance(streams, list) else ()))
-        return Report(node, str(told.get("run", "")), int(told["epoch"]), rows)
+        leaving = bool(told.get("leaving", 0))
+        return Report(node, str(told.get("run", "")), int(told["epoch"]), rows, leaving)
     except (KeyError, TypeError, ValueError):
         return None

@@ -23,6 +23,7 @@ class StandInNode:
         self.refuses = ""
         #: Of a release that knows fewer words.
         self.is_older = False
+        self.is_leaving = False
         # Copies of ours that are not in sync: peer -> state.
         self.broken: dict[str, str] = {}
         self.acked: dict[str, int] = {}
@@ -92,7 +93,8 @@ class StandInNode:
                 return b"-ERR syntax error\r\n"
             return self.adopt(json.loads(words[3]))
         if command == "FASTCACHE TOPOLOGY":
-            return mapped({"epoch": self.epoch, "id": self.name, "run": self.run})
+            told = {"epoch": self.epoch, "id": self.name, "run": self.run}
+            return mapped(told if self.is_older else {**told, "leaving": int(self.is_leaving)})
         if command == "FASTCACHE STREAMS":
             rows = list(self.rows())
             return b"*%d\r\n" % len(rows) + b"".join(mapped(row) for row in rows)

@@ -1,13 +1,15 @@
 """`fastcache up --replicas 1`: a node dies and nothing is missing; a node hands over in order."""
 
+import json
 import os
 import signal
 import time
+import urllib.request
 
 import pytest
 import redis
 
-from tests.cluster.embedded import Embedded
+from tests.cluster.embedded import Embedded, until
 
 KEYS = 40
 PATIENCE = 90.0
@@ -130,3 +132,35 @@ def test_while_a_main_is_away_its_copy_answers_reads_that_need_not_be_strict(emb
         with pytest.raises(redis.RedisError):
             refused()
     assert client.get(f"key:{of_it[0]}") == f"value {of_it[0]}"
+
+
+@pytest.mark.parametrize(("consistency", "replicas"), [("eventual", 1), ("strict", 2)])
+def test_a_node_that_is_told_to_stop_hands_over_before_it_does(
+    embedded: Embedded, consistency: str, replicas: int
+) -> None:
+    copies = ("--replicas", str(replicas), "--consistency", consistency)
+    up = embedded.whole("--nodes", "3", *copies, "--proxies", "1")
+    assert up.returncode == 0, up.stderr
+    until_whole(embedded)
+    client = door(embedded)
+    until(lambda: written(client), "the cluster takes writes")
+    acknowledged = []
+    stopping = embedded.pid(0)
+    for number in range(3000):
+        if number == 300:
+            os.kill(stopping, signal.SIGTERM)
+        client.set(f"counted:{number}", number)  # An error fails the test.
+        acknowledged.append(number)
+    until(lambda: embedded.status()[0] == 3, "the node has stopped")
+    values = [client.get(f"counted:{each}") for each in acknowledged]
+    assert values == [str(each) for each in acknowledged]
+    with urllib.request.urlopen(f"http://127.0.0.1:{embedded.port_of('health')}/events") as reply:
+        events = json.load(reply)
+    assert {event["how"] for event in events if event["event"] == "failover"} == {"switchover"}, events
+
+
+def written(client: redis.Redis) -> bool:
+    try:
+        return bool(client.set("first", "value"))
+    except redis.RedisError:
+        return False

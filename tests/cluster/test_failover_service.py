@@ -184,6 +184,26 @@ def test_a_node_that_is_about_to_stop_serves_nothing_and_is_nobodys_copy_for_a_w
     until("it stayed, and is waited for again", lambda: whole(service), 10)
 
 
+def test_a_node_that_is_to_stop_is_believed_when_it_says_so_itself(
+    service: HealthProcess, nodes: dict[str, StandInNode]
+) -> None:
+    assert service.ask("POST", "/leaving", {"node": "nobody"})[0] == 404
+    status, told, _ = service.ask("POST", "/leaving", {"node": "a"})
+    assert status == 409
+    assert "a does not say that it is to stop" in str(told)
+    assert "a" in mains(service.topology()), "anybody can ask"
+    nodes["a"].is_leaving = True
+    status, told, _ = service.ask("POST", "/leaving", {"node": "a"})
+    assert status == 200, told
+    topology = service.topology()
+    assert "a" not in mains(topology) | held_by(topology, "replicas")
+    # When there is nobody left to take over, nothing is changed.
+    nodes["b"].is_leaving = nodes["c"].is_leaving = True
+    refused = [service.ask("POST", "/leaving", {"node": name})[0] for name in ("b", "c")]
+    assert refused[-1] == 409
+    assert mains(service.topology())
+
+
 def test_a_switchover_that_would_lose_writes_is_refused_and_writes_go_on(
     service: HealthProcess, nodes: dict[str, StandInNode]
 ) -> None:

@@ -50,6 +50,11 @@ impl Node {
         self.inner.set_topology(topology.document().clone())
     }
 
+    /// Tell who asks that this node is to stop.
+    fn leave(&self, py: Python<'_>) {
+        py.detach(|| self.inner.leave());
+    }
+
     /// Drain, then end the thread. A second call changes nothing.
     fn stop(&self, py: Python<'_>) {
         py.detach(|| self.inner.stop());

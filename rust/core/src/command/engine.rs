@@ -63,6 +63,8 @@ pub struct Engine {
     pub started: u64,
     /// Random hexadecimal digits that name this run.
     pub run_id: String,
+    /// It is to stop, and its copies are to take over before (FASTCACHE TOPOLOGY tells).
+    pub leaving: bool,
     /// CLIENT PAUSE: until when, and whether only writes wait.
     pub paused: Option<(u64, bool)>,
     /// DEBUG SET-ACTIVE-EXPIRE: whether expired keys are looked for in the background.
@@ -217,6 +219,7 @@ impl Engine {
             stopping: false,
             started: now,
             run_id,
+            leaving: false,
             paused: None,
             awaited: None,
             active_expiry: true,

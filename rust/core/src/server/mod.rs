@@ -72,6 +72,11 @@ impl Node {
         }))
     }
 
+    /// Say from now on, to who asks for it, that this node is to stop: its copies are to take over before.
+    pub fn leave(&self) {
+        self.runner.ask(|engine: &mut Engine| engine.leaving = true);
+    }
+
     /// Have clients' replies sent, close and end; waits until it is done. Again is no error.
     pub fn stop(&self) {
         self.runner.send(Box::new(|engine| engine.stopping = true));

@@ -53,7 +53,7 @@ fn tell(ctx: &mut Ctx<'_>) -> Done {
         Some(membership) => (membership.document.epoch, membership.digest.as_str(), membership.own.len()),
         None => (0, "", 0),
     };
-    ctx.out.map(5);
+    ctx.out.map(6);
     ctx.out.bulk(b"epoch");
     ctx.out.integer(epoch as i64);
     ctx.out.bulk(b"digest");
@@ -64,6 +64,8 @@ fn tell(ctx: &mut Ctx<'_>) -> Done {
     ctx.out.bulk(ctx.engine.run_id.as_bytes());
     ctx.out.bulk(b"main");
     ctx.out.count(own);
+    ctx.out.bulk(b"leaving");
+    ctx.out.integer(ctx.engine.leaving.into());
     Ok(())
 }
 
