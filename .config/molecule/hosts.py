@@ -2,6 +2,7 @@
 """Inventory of the molecule scenarios: the hosts of the lab `mol`, in every group at once."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -42,8 +43,9 @@ def inventory() -> dict[str, object]:
     groups: dict[str, object] = {
         name: {"hosts": sorted(found)} for name in ("nodes", "proxies", "health", "balancers", "monitoring")
     }
-    # An odd number of them can agree.
-    groups["etcd"] = {"hosts": sorted(found)[: len(found) - 1 + len(found) % 2]}
+    # An odd number of them can agree; a health service that stands alone needs none.
+    if len(found) > 1 or Path(os.environ.get("MOLECULE_PROJECT_DIRECTORY", "")).name == "fastcache_etcd":
+        groups["etcd"] = {"hosts": sorted(found)[: len(found) - 1 + len(found) % 2]}
     hostvars = {name: {"ansible_host": address, **access} for name, address in found.items()}
     return {**groups, "_meta": {"hostvars": hostvars}}
 
