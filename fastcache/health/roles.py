@@ -183,11 +183,13 @@ class Group:
         return (*self.replicas, *(name for name in self.learners if name not in self.replicas))
 
     def kept_by(self, names: Iterable[str]) -> "Group":
-        """With these as keepers, as far as nothing can be acknowledged without them."""
-        held = self.replicas or self.learners
-        return replace(
-            self, keepers=tuple(name for name in held if name in set(names) and name in self.learners)
-        )
+        """With these as keepers, while there is nobody to promote.
+
+        They have everything that was acknowledged until one that joins has a slot whole, without which the
+        main acknowledges nothing; that one knows it itself (salvage).
+        """
+        kept = () if self.plain else set(names).intersection(self.learners)
+        return replace(self, keepers=tuple(name for name in self.copies if name in kept))
 
 
 def groups_of(slots: Iterable[Document]) -> list[Group]:
@@ -365,12 +367,15 @@ class Assignment:
         """When a main has lost its memory and no replica is left: the copy that has most of its records.
 
         While it was alone it acknowledged no strict write, so the copy that was the last to be waited for has
-        them all. Its reads are no worry: that life is over.
+        them all, unless another one was joining and had become whole: then that one has. Its reads are no
+        worry: that life is over.
         """
         if not self.restarted(group.main) or self.expected(group):
             return []
-        if self.view.strict and (kept := [name for name in able if name in group.keepers]):
-            return kept[:1]
+        if self.view.strict:
+            joining = [name for name in able if name in group.replicas and self.whole(name, group)]
+            if kept := joining or [name for name in able if name in group.keepers]:
+                return kept[:1]
         whole = [name for name in able if self.whole(name, group)]
         if not whole:
             return []

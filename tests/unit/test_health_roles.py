@@ -163,7 +163,22 @@ def test_the_last_replica_and_the_main_before_are_keepers_until_somebody_else_is
     assert joining.slots == [group("b", "a", "a", keepers="a")], "who waits for it does nothing without it"
     other = document(group("b", "", "a c", keepers="a"))
     joining = decide(other, View(nodes("a"), links={("b", "c"): link()}, strict=True))
-    assert joining.slots == [group("b", "c", "a c")], "from now on it lacks what c has"
+    assert joining.slots == [group("b", "c", "a c", keepers="a")], "c may not have been waited for yet"
+    joined = decide(document(*joining.slots), View(nodes("a"), links={("b", "c"): link()}, strict=True))
+    assert joined.slots == [group("b", "c", "a")], "from now on it lacks what c has"
+
+
+def test_the_last_replica_is_a_keeper_also_while_another_one_joins() -> None:
+    stuck = {("a", "b"): link("connecting", broken_since=7.0, stalled_since=7.0)}
+    stuck |= {("a", "c"): link("connecting", broken_since=9.5, stalled_since=9.5)}
+    after = decide(document(group("a", "b c", "c")), View(nodes(), links=stuck, now=10.0, strict=True))
+    assert after.slots == [group("a", "c", "c b", keepers="b")]
+    again = nodes(a=NodeView(UP, "a1"))
+    for told, heir in ((link("connecting", seq=-1, run=""), "b"), (link(seq=10, run="a0"), "c")):
+        view = View(again, received={("c", "a"): told}, strict=True)
+        assert decide(document(*after.slots), view).slots[0]["main"] == heir, (
+            "whoever was waited for is whole"
+        )
 
 
 def test_a_keeper_saves_what_a_main_has_lost_also_while_it_is_brought_up_to_date() -> None:
