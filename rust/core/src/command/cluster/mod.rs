@@ -264,7 +264,7 @@ mod tests {
             ("READONLY", "-ERR This instance has cluster support disabled"),
         ]);
         let told = Node::new().line("FASTCACHE TOPOLOGY");
-        assert!(told.starts_with("*10 $5 epoch :0 $6 digest $0  $2 id $9 node-7001 $3 run $40 "), "{told}");
+        assert!(told.starts_with("*12 $5 epoch :0 $6 digest $0  $2 id $9 node-7001 $3 run $40 "), "{told}");
     }
 
     #[test]
