@@ -114,14 +114,12 @@ class Follower:
                 self.log.write("info", "the health service answers again", place=place)
             self.heard = True
 
-    def leave(self, name: str) -> str:
-        """Have copies take over what a node is the main of, before it stops; says what came of it."""
+    def leave(self, body: str) -> str:
+        """Have copies take over what the node named in `body` is the main of; says why when they do not."""
         last = "no health service answers"
         for place in self.services:
             try:
-                status, answer = exchange(
-                    place, "POST", "/leaving", LEAVE_SECONDS, body=f'{{"node": "{name}"}}'
-                )
+                status, answer = exchange(place, "POST", "/leaving", LEAVE_SECONDS, body=body)
             except (OSError, ValueError):
                 continue
             if status == OK:

@@ -184,9 +184,12 @@ def hand_over(
     tell("STATUS=handing over before it stops")
     began = time.monotonic()
     _thread.start_new_thread(ask, ())
-    done = False
+    done, last_beat = False, -1
     while not done and not signals.stop and time.monotonic() - began < HAND_OVER_SECONDS:
-        tell("WATCHDOG=1")
+        beat = node.heartbeat()
+        if beat != last_beat:
+            last_beat = beat
+            tell("WATCHDOG=1")
         if node.wait(HAND_OVER_TICK):
             break
         done = over.acquire(blocking=False)
@@ -226,7 +229,7 @@ def leaver(node: _core.Node, follower: "Follower", name: str) -> "Callable[[], s
 
     def leave() -> str:
         node.leave()  # The health service believes only the node itself, and asks it.
-        return follower.leave(name)
+        return follower.leave(f'{{"node": {quoted(name)}}}')
 
     return leave
 

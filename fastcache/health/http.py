@@ -155,13 +155,18 @@ def application(service: Service) -> Starlette:
     from fastcache.health import operators  # noqa: PLC0415  (it stands on what is below)
 
     routes += operators.routes(service, face.guarded)
-    return Starlette(routes=routes, exception_handlers={HTTPException: refused})
+    return Starlette(
+        routes=routes, exception_handlers=dict.fromkeys((HTTPException, RefusedError, DeposedError), refused)
+    )
 
 
 async def refused(_request: Request, error: Exception) -> Response:
-    """Errors are JSON like everything else."""
-    assert isinstance(error, HTTPException)  # noqa: S101  (that is what it is registered for)
-    return json({"error": error.detail}, error.status_code, error.headers)
+    """Errors are JSON like everything else; what cannot be done now, or not by us, says so."""
+    if isinstance(error, HTTPException):
+        return json({"error": error.detail}, error.status_code, error.headers)
+    if isinstance(error, RefusedError):
+        return json({"error": str(error)}, 409)
+    return json({"error": str(error)}, 503, {"Retry-After": "1"})
 
 
 def json(value: object, status: int = 200, headers: Any = None) -> Response:
@@ -449,17 +454,12 @@ class Face:
             if orderly and told.force:
                 raise HTTPException(400, "a switchover loses nothing: force is for a failover")
             wish = Wish(told.node, told.to, told.force, slots_from(told.slots))
-            try:
-                if told.plan:
-                    events = self.service.replication.planned(wish)
-                    return json({"plan": [dict(event.fields) for event in events]})
-                if told.leave and orderly:
-                    return json(await self.service.replication.leave(wish, told.leave))
-                return json(await self.service.replication.hand_over(wish, orderly=orderly))
-            except RefusedError as error:
-                raise HTTPException(409, str(error)) from None
-            except DeposedError as error:
-                raise HTTPException(503, str(error), {"Retry-After": "1"}) from None
+            if told.plan:
+                events = self.service.replication.planned(wish)
+                return json({"plan": [dict(event.fields) for event in events]})
+            if told.leave and orderly:
+                return json(await self.service.replication.leave(wish, told.leave))
+            return json(await self.service.replication.hand_over(wish, orderly=orderly))
 
         return hand_over
 
@@ -472,12 +472,7 @@ class Face:
         report = await self.service.replication.listen(record.member)
         if report is None or not report.leaving:
             raise HTTPException(409, f"{told.node} does not say that it is to stop")
-        try:
-            return json(await self.service.replication.leave(Wish(told.node), LEAVING_SECONDS))
-        except RefusedError as error:
-            raise HTTPException(409, str(error)) from None
-        except DeposedError as error:
-            raise HTTPException(503, str(error), {"Retry-After": "1"}) from None
+        return json(await self.service.replication.leave(Wish(told.node), LEAVING_SECONDS))
 
     # --- moves of slots -----------------------------------------------------------------------------
 
@@ -503,13 +498,8 @@ class Face:
     async def rebalance_start(self, request: Request) -> Response:
         """Move slots until everybody has a fair share by weight."""
         told = await body(request, Weighing)
-        try:
-            self.service.rebalance.start(told.weights, told.replicas, told.megabytes_per_second, told.p99_ms)
-            await self.service.rebalance.saved_orders()
-        except RefusedError as error:
-            raise HTTPException(409, str(error)) from None
-        except DeposedError as error:
-            raise HTTPException(503, str(error), {"Retry-After": "1"}) from None
+        self.service.rebalance.start(told.weights, told.replicas, told.megabytes_per_second, told.p99_ms)
+        await self.service.rebalance.saved_orders()
         return json(self.service.rebalance.told(), 202)
 
     async def rebalance_order(self, request: Request) -> Response:
@@ -519,13 +509,8 @@ class Face:
         verb = verbs.get(request.path_params["verb"])
         if verb is None:
             raise HTTPException(404, "it is one of plan, start, pause, resume, cancel")
-        try:
-            verb()
-            await work.saved_orders()
-        except RefusedError as error:
-            raise HTTPException(409, str(error)) from None
-        except DeposedError as error:
-            raise HTTPException(503, str(error), {"Retry-After": "1"}) from None
+        verb()
+        await work.saved_orders()
         return json(work.told())
 
     def pause(self, wanted: bool) -> Handler:
@@ -540,10 +525,7 @@ class Face:
     async def flags(self, request: Request) -> Response:
         """Switch features on and off: {"replication": true}."""
         wanted = await body(request, dict[Id, bool])
-        try:
-            self.service.set_flags(wanted)
-        except RefusedError as error:
-            raise HTTPException(409, str(error)) from None
+        self.service.set_flags(wanted)
         return json({"flags": list(self.service.flags)})
 
 

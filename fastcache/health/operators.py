@@ -21,7 +21,6 @@ from fastcache import ledger
 from fastcache.health.act import Service
 from fastcache.health.http import Handler, body, json, number
 from fastcache.health.registry import timestamp
-from fastcache.health.store import DeposedError
 from fastcache.ledger import Entry, HeldError, Ledger, Name, News
 
 MOST_ENTRIES = 1000
@@ -105,10 +104,7 @@ class Operators:
             if news:
                 after, entry = ledger.appended(after, timestamp(now), news)
             line = (entry.number, msgspec.json.encode(entry)) if entry else None
-            try:
-                await self.service.in_thread(self.service.store.keep_ledger, msgspec.json.encode(after), line)
-            except DeposedError as error:
-                raise HTTPException(503, str(error), {"Retry-After": "1"}) from None
+            await self.service.in_thread(self.service.store.keep_ledger, msgspec.json.encode(after), line)
         if entry:
             # The journal has the end of the chain, too: one more place where it cannot be rewritten unseen.
             said = {"owner": entry.owner, "task": entry.task, "did": entry.event, "hash": entry.hash}
