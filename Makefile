@@ -4,7 +4,7 @@
 PYTHON := .venv/bin/python
 MATURIN := .venv/bin/maturin
 # Suites in the order in which they run; a directory tests/NAME is a suite when it is named here. The last one, on lab
-# hosts (make/fleet.mk), takes about ten minutes, and is left out where they cannot run.
+# hosts (make/fleet.mk), takes about a quarter of an hour, and is left out where they cannot run.
 SUITES := unit conformance clients frameworks simulation cluster deploy fleet
 NODES ?= 3
 ARGS ?=

@@ -44,7 +44,7 @@ bench-deploy: dev-tools debug ## What a deployment to 3 and to 10 lab hosts cost
 	@$(PYTHON) -m bench.deploy $(ARGS)
 
 .PHONY: test-fleet
-test-fleet: dev-tools debug ## From bare lab hosts to a cluster that is upgraded under load (needs root, ten minutes)
+test-fleet: dev-tools debug ## From bare lab hosts to a cluster that is upgraded under load (needs root, a quarter of an hour)
 	@if missing=$$($(PYTHON) -m tests.fleet.lab); then \
 		echo "==> Tests: fleet"; $(PYTHON) -m pytest -q tests/fleet $(ARGS); \
 	elif [ -n "$$missing" ]; then echo "==> Tests: fleet is left out: $$missing"; else exit 1; fi

@@ -99,7 +99,7 @@ class Lab:
     # What it stands on
 
     def make_bundle(self, *, release: bool = False) -> None:
-        """A debug build: it is there already when `make test` runs, and speed is judged elsewhere.
+        """A debug build is sooner made; where gaps are judged, an optimised one is what operators run.
 
         FASTCACHE_BUNDLE names one that is packed already, with PACKAGES in it.
         """

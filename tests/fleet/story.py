@@ -14,7 +14,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
     lab.settings |= getattr(request.module, "SETTINGS_OF_ALL", {})
     lab.command("destroy", "--all")
     try:
-        lab.make_bundle()
+        lab.make_bundle(release=True)
         lab.up(request.module.HOSTS)
         yield lab
     finally:
