@@ -80,7 +80,14 @@ pub struct Replication {
     listens: bool,
     /// When we last acknowledged anything to a main over a stream that has ended, ms of the steady clock.
     promised: BTreeMap<String, u64>,
+    /// Slots whose main we became not long ago, and until when their replicas may be on their way to us, ms of the steady
+    /// clock.
+    taken_over: Option<(u64, SlotSet)>,
 }
+
+/// What the replicas of a slot that was taken over have to find their new main and to get the slot confirmed, ms. Until
+/// then strict writes are run and answered when they are confirmed; afterwards they are refused.
+const ARRIVAL_MS: u64 = 500;
 
 /// A replica that should be connected: what it had, and since when it lacks something, ms of the steady clock.
 struct Absent {
@@ -94,6 +101,11 @@ impl Replication {
     fn note_promise(&mut self, sink: &Sink) {
         let promised = self.promised.entry(sink.main.clone()).or_default();
         *promised = sink.promised.max(*promised);
+    }
+
+    /// Whether the replicas of a slot may not have found us yet: we became its main a moment ago.
+    pub fn just_took(&self, slot: u16, now: u64) -> bool {
+        self.taken_over.as_ref().is_some_and(|(until, slots)| now < *until && slots.contains(slot))
     }
 
     /// How long the oldest write has been waiting that an absent replica lacks.
@@ -329,12 +341,19 @@ pub fn reconcile(engine: &mut Engine, before: Option<&Membership>, relieved: Opt
     replication.promised.retain(|_, at| newest < *at + 100 * LEASE_MS);
     let believing = replication.promised.iter().filter(|(main, _)| Some(main.as_str()) != relieved);
     let promised = believing.map(|(_, at)| *at).max().unwrap_or(0);
+    let serves_at = promised + LEASE_MS + LEASE_MS / 20;
+    if !taken.is_empty() {
+        let now = crate::command::replicate::steady_ms();
+        let earlier = replication.taken_over.take().filter(|(until, _)| now < *until);
+        let slots = taken.iter().chain(earlier.iter().flat_map(|(_, slots)| slots.iter())).collect();
+        replication.taken_over = Some((serves_at.max(now) + ARRIVAL_MS, slots));
+    }
     if membership.replicates() || held || !membership.moves.is_empty() || !replication.moves.is_empty() {
         engine.replication = Some(replication);
     }
     if promised > 0 && !taken.is_empty() {
         // Whoever was their main may be answering reads by what we promised.
-        engine.wait_before_serving(promised + LEASE_MS + LEASE_MS / 20, taken);
+        engine.wait_before_serving(serves_at, taken);
     }
     engine.membership = Some(membership);
     moves::open(engine, crate::command::replicate::steady_ms());

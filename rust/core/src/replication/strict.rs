@@ -146,8 +146,11 @@ fn admit_carefully(
             for &peer in peers {
                 let name = &membership.document.nodes()[usize::from(peer)].id;
                 let source = replication.source_of(name, slot);
-                // Its stream is being replaced by that of a move, or has just been given the slot: a matter of moments.
-                let soon = source.is_some_and(|source| source.based) || membership.moves_to(slot, peer);
+                // Its stream is being replaced by that of a move, has just been given the slot, or has a new main to find:
+                // a matter of moments.
+                let soon = source.is_some_and(|source| source.based)
+                    || membership.moves_to(slot, peer)
+                    || replication.just_took(slot, now);
                 if strict && !soon && source.is_none_or(|source| !source.covers(slot)) {
                     verdict = Err(Fault::NO_REPLICAS);
                 }

@@ -68,8 +68,9 @@ impl Pair {
         let sink = self.sink();
         let (run, seq) = if sink.whole { (sink.run.clone(), sink.seq) } else { (String::new(), 0) };
         let run = run.as_str();
+        let node = self.replica.engine.settings.text(crate::command::settings::Name::node_id).to_owned();
         let epoch = self.main.engine.membership.as_ref().unwrap().document.epoch;
-        let question = Question { cluster: "", epoch, node: "b", ranges: "0-16383", run, seq, moves: "" };
+        let question = Question { cluster: "", epoch, node: &node, ranges: "0-16383", run, seq, moves: "" };
         let first = admit(&mut self.main.engine, token, &question, self.now).unwrap();
         self.wire = first.strip_prefix(b"+STREAM\r\n").unwrap().to_vec();
     }
@@ -544,6 +545,26 @@ fn without_a_replica_in_sync_strict_writes_are_refused_and_reads_go_on_once_that
     assert_eq!(pair.ask(third, &["EXEC"]), refused, "it was surely not run");
     assert_eq!(pair.ask(third, &["FASTCACHE", "CONSISTENCY", "EVENTUAL"]), "+OK");
     assert_eq!(pair.ask(third, &["SET", "x", "y"]), "+OK");
+}
+
+#[test]
+fn strict_writes_wait_a_moment_for_the_replicas_of_a_new_main_to_find_it() {
+    let (mut pair, _) = strict_pair(14);
+    let document = flagged(3, "b", STRICT, "replicas");
+    obey(&mut pair.main.engine, document.clone()).unwrap();
+    obey_after(&mut pair.replica.engine, document, Some("a")).unwrap();
+    std::mem::swap(&mut pair.main, &mut pair.replica);
+    assert!(pair.main.engine.promotion.is_none(), "the main before it obeys already");
+    let client = pair.main.connect();
+    assert_eq!(pair.ask(client, &["SET", "k", "v"]), "", "run, and not confirmed by anybody yet");
+    pair.connect();
+    pair.settle();
+    assert_eq!(pair.heard(client), "+OK");
+    // Who does not come in that time is not waited for.
+    let token = pair.main.engine.replication.as_ref().unwrap().sources[0].token;
+    super::gone(&mut pair.main.engine, token, super::Role::Source, pair.now);
+    pair.main.engine.replication.as_mut().unwrap().taken_over.as_mut().unwrap().0 = 0;
+    assert_eq!(pair.ask(client, &["SET", "k", "w"]), "-NOREPLICAS Not enough good replicas to write.");
 }
 
 #[test]
