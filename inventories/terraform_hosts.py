@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """Hosts for Ansible from what Terraform made: the outputs of the environment named like the inventory.
 
-inventories/<environment>/01-hosts.py is a link to this file. With nothing applied yet, or no Terraform on
-this machine, there are simply no hosts; site.yml then says what to run.
+inventories/<environment>/01-hosts.py is a link to this file. TERRAFORM names the program where it is not
+the first of terraform and tofu that is there (as in fastcache/runbook/machines.py). With
+nothing applied yet, or no Terraform on this machine, there are simply no hosts; site.yml then says what to
+run.
 """
 
 import json
@@ -18,7 +20,7 @@ PROJECT = Path(__file__).resolve().parent.parent
 
 def outputs(environment: str) -> dict[str, Any]:
     """The outputs of an applied environment by name, or nothing."""
-    program = shutil.which("terraform") or shutil.which("tofu")
+    program = chosen()
     directory = PROJECT / "terraform" / "environments" / environment
     if program is None or not (data_directory(directory)).is_dir():
         return {}
@@ -29,9 +31,16 @@ def outputs(environment: str) -> dict[str, Any]:
         check=False,
     )
     if done.returncode:
-        print(f"{environment}: terraform output: {done.stderr.strip()}", file=sys.stderr)
+        print(f"{environment}: {program} output: {done.stderr.strip()}", file=sys.stderr)
         return {}
     return {name: output["value"] for name, output in json.loads(done.stdout or "{}").items()}
+
+
+def chosen() -> str | None:
+    """Terraform or OpenTofu."""
+    if named := os.environ.get("TERRAFORM"):
+        return shutil.which(named)
+    return shutil.which("terraform") or shutil.which("tofu")
 
 
 def data_directory(directory: Path) -> Path:

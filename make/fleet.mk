@@ -1,6 +1,8 @@
 # Deployment to hosts: the lab on this machine, and the bundle that hosts of your own are installed from.
 
+#: Terraform or OpenTofu (TERRAFORM=tofu); the inventory and the runbook ask the same one.
 TERRAFORM ?= $(shell command -v terraform || command -v tofu)
+export TERRAFORM
 LAB := terraform/environments/lab
 HOSTS ?= 3
 SUITE ?= bookworm
@@ -38,6 +40,15 @@ lint-fleet: dev-tools ## Judge playbooks, roles and Terraform
 ROLE ?= fastcache_node
 molecule: bundle ## Test one role on a lab host of its own (ROLE=fastcache_node; needs root)
 	@cd roles/$(ROLE) && PATH="$(CURDIR)/.venv/bin:$$PATH" molecule test
+
+.PHONY: molecule-fleet
+SCENARIO ?= $(sort $(notdir $(patsubst %/,%,$(wildcard molecule/*/))))
+molecule-fleet: bundle ## Test the whole on lab hosts: default, ha, upgrade, airgap, or all (SCENARIO=ha; needs root)
+	@cd terraform/modules/lab && python3 -B -m lab --suite $(SUITE) base
+	@for scenario in $(SCENARIO); do \
+		[ $$scenario = airgap ] && apart="unshare --net" || apart=; \
+		SUITE=$(SUITE) PATH="$(CURDIR)/.venv/bin:$$PATH" $$apart molecule test -s $$scenario || exit 1; \
+	done
 
 .PHONY: bench-deploy
 bench-deploy: dev-tools debug ## What a deployment to 3 and to 10 lab hosts costs (needs root, a quarter of an hour)

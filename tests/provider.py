@@ -9,6 +9,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from fastcache.runbook.machines import chosen
+
 MODULE, VERSION = "github.com/dmacvicar/terraform-provider-libvirt", "0.8.3"
 #: Where what was built is kept; both registries' names, for Terraform and OpenTofu.
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "fastcache" / "terraform"
@@ -60,7 +62,7 @@ def go(*words: str, cwd: Path = Path("/")) -> str:
 
 def what_is_missing() -> str | None:
     """Why the provider cannot be built here, or None when it can."""
-    if not (shutil.which("terraform") or shutil.which("tofu")):
+    if not chosen():
         return "neither Terraform nor OpenTofu is installed"
     if not shutil.which("go"):
         return "Go is not installed, which builds Terraform's provider for libvirt"

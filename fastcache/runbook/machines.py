@@ -1,8 +1,10 @@
 """Which machines there are, as Terraform has them: what it would change, changing it, what came of it.
 
 Over python-terraform; what that library does otherwise than a current Terraform wants stands here alone.
+OpenTofu does it as well: TERRAFORM in the environment says which of them, for all that asks either.
 """
 
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,19 +26,35 @@ class Planned:
     text: str
 
 
+def chosen() -> str | None:
+    """Terraform or OpenTofu: what TERRAFORM names, else the one that is there; inventories choose alike."""
+    if named := os.environ.get("TERRAFORM"):
+        return shutil.which(named)
+    return shutil.which("terraform") or shutil.which("tofu")
+
+
+def program() -> str:
+    """The same, or what to do about it."""
+    if found := chosen():
+        return found
+    if named := os.environ.get("TERRAFORM"):
+        raise UsageError(
+            f"TERRAFORM is {named}, and there is no such program", "name terraform or tofu, or nothing"
+        )
+    raise UsageError(
+        "neither Terraform nor OpenTofu is on the PATH",
+        "hosts that exist need neither: name them in the inventory",
+    )
+
+
 class Machines:
     """One environment (terraform/environments/NAME)."""
 
     def __init__(self, directory: Path, **variables: str) -> None:
-        program = shutil.which("terraform") or shutil.which("tofu")
-        if program is None:
-            raise UsageError(
-                "neither Terraform nor OpenTofu is on the PATH",
-                "hosts that exist need neither: name them in the inventory",
-            )
         if not directory.is_dir():
             raise UsageError(f"there is no {directory}", "environments stand in terraform/environments")
-        self.terraform = Terraform(working_dir=str(directory), terraform_bin_path=program)
+        self.terraform = Terraform(working_dir=str(directory), terraform_bin_path=program())
+        self.name = Path(self.terraform.terraform_bin_path).name
         # The library would write variables into a file that it does not remove.
         self.variables = [f"{name}={value}" for name, value in variables.items()]
 
@@ -47,7 +65,7 @@ class Machines:
         if code not in good:
             why = (err or out).strip()
             raise FastCacheError(
-                f"terraform {verb} failed: {why[-2000:]}", "it changes nothing until that is mended"
+                f"{self.name} {verb} failed: {why[-2000:]}", "it changes nothing until that is mended"
             )
         return code, out
 

@@ -1,9 +1,11 @@
 """What these tests share: the project's programs, and the example inventory's files, rendered."""
 
+import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -24,6 +26,16 @@ def run(*command: str | Path, check: bool = True, **environment: str) -> subproc
     )
     assert not check or done.returncode == 0, f"{command}\n{done.stdout[-6000:]}\n{done.stderr[-3000:]}"
     return done
+
+
+def load(path: str) -> ModuleType:
+    """A Python file of the project that belongs to no package."""
+    specification = importlib.util.spec_from_file_location(Path(path).stem, PROJECT / path)
+    assert specification
+    assert specification.loader
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from .test_inventories import load
+from .conftest import load
 
 canary = load("roles/fastcache/library/fastcache_canary.py")
 Answer = Callable[[list[bytes]], bytes]

@@ -18,8 +18,7 @@ import pytest
 from fastcache.health.store.etcd import FAULTS, Credentials, EtcdStore
 from tests.cluster.embedded import free_ports, until
 
-from .conftest import PROGRAMS, PROJECT
-from .test_inventories import load
+from .conftest import PROGRAMS, PROJECT, load
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed")
 MODULE = PROJECT / "roles" / "fastcache" / "library" / "fastcache_certificates.py"

@@ -1,24 +1,11 @@
 """Inventories: from Terraform's outputs to hosts, from hosts to the services of the cluster."""
 
-import importlib.util
 import json
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-from .conftest import PROJECT, run
-
-
-def load(path: str) -> ModuleType:
-    """A Python file of the project that belongs to no package."""
-    specification = importlib.util.spec_from_file_location(Path(path).stem, PROJECT / path)
-    assert specification
-    assert specification.loader
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    return module
-
+from .conftest import load, run
 
 terraform_hosts = load("inventories/terraform_hosts.py")
 fastcache_members = load("roles/fastcache/filter_plugins/fastcache_members.py")

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import run
-from .test_inventories import load
+from .conftest import load, run
 
 look = load("roles/fastcache/library/fastcache_look.py")
 files = load("roles/fastcache/action_plugins/fastcache_files.py")

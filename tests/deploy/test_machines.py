@@ -1,4 +1,4 @@
-"""Terraform as the runbook asks it, on a configuration that makes nothing."""
+"""Terraform, or OpenTofu, as the runbook asks it, on a configuration that makes nothing."""
 
 import shutil
 from pathlib import Path
@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from fastcache.errors import FastCacheError, UsageError
-from fastcache.runbook.machines import Machines
+from fastcache.runbook.machines import Machines, chosen
+
+from .conftest import load
 
 CONFIGURATION = """
 variable "count_of_hosts" { type = number }
@@ -15,10 +17,11 @@ output "hosts" { value = { for n in range(terraform_data.host.output) : "h${n}" 
 """
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    if not (shutil.which("terraform") or shutil.which("tofu")):
-        pytest.skip("neither Terraform nor OpenTofu is installed")
+@pytest.fixture(params=["terraform", "tofu"])
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Path:
+    if not shutil.which(request.param):
+        pytest.skip(f"{request.param} is not installed")
+    monkeypatch.setenv("TERRAFORM", request.param)
     monkeypatch.setenv("TF_CLI_CONFIG_FILE", "/dev/null")
     (tmp_path / "main.tf").write_text(CONFIGURATION)
     return tmp_path
@@ -44,3 +47,23 @@ def test_a_failure_is_told_in_terraforms_words(place: Path) -> None:
         machines.plan()
     with pytest.raises(UsageError, match="there is no"):
         Machines(place / "nowhere")
+
+
+def test_one_setting_chooses_the_program_for_runbook_and_inventories(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inventories = load("inventories/terraform_hosts.py")
+    for name in ("terraform", "tofu"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for named, wanted in (("", "terraform"), ("tofu", "tofu"), (str(tmp_path / "tofu"), "tofu")):
+        monkeypatch.setenv("TERRAFORM", named)
+        assert chosen() == inventories.chosen() == str(tmp_path / wanted)
+    (tmp_path / "terraform").unlink()
+    monkeypatch.delenv("TERRAFORM")
+    assert chosen() == inventories.chosen() == str(tmp_path / "tofu")
+    monkeypatch.setenv("TERRAFORM", "terraform")
+    assert chosen() is inventories.chosen() is None
+    with pytest.raises(UsageError, match="TERRAFORM is terraform"):
+        Machines(tmp_path)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from .test_inventories import load
+from .conftest import load
 
 placement = load("roles/fastcache/library/fastcache_placement.py")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from .test_inventories import PROJECT, load
+from .conftest import PROJECT, load
 
 progress = load("roles/fastcache/callback_plugins/fastcache_progress.py")
 

@@ -77,11 +77,13 @@ def test_yamllint_finds_nothing() -> None:
     run("yamllint", "--strict", ".")
 
 
-def terraform(environment: str, scratch: Path) -> Callable[..., None]:
-    """Runs Terraform on a copy of an environment: what was applied in the real one is its own concern."""
-    program = shutil.which("terraform") or shutil.which("tofu")
-    if not program:
-        pytest.skip("neither Terraform nor OpenTofu is installed")
+PROGRAMS_FOR_MACHINES = ["terraform", "tofu"]
+
+
+def terraform(program: str, environment: str, scratch: Path) -> Callable[..., None]:
+    """Runs Terraform or OpenTofu on a copy of an environment: what the real one was applied to is its own."""
+    if not shutil.which(program):
+        pytest.skip(f"{program} is not installed")
     configuration = Path("/dev/null")
     if environment == "vms":  # The one that needs a provider.
         if why := provider.what_is_missing():
@@ -94,18 +96,20 @@ def terraform(environment: str, scratch: Path) -> Callable[..., None]:
     return lambda *words: run(program, f"-chdir={place}", *words, **settings)
 
 
+@pytest.mark.parametrize("program", PROGRAMS_FOR_MACHINES)
 @pytest.mark.parametrize(
     "environment", sorted(p.name for p in (PROJECT / "terraform/environments").iterdir() if p.is_dir())
 )
-def test_an_environment_is_valid_terraform(environment: str, tmp_path: Path) -> None:
-    do = terraform(environment, tmp_path)
+def test_an_environment_is_valid_terraform(program: str, environment: str, tmp_path: Path) -> None:
+    do = terraform(program, environment, tmp_path)
     do("init", "-input=false", "-backend=false")
     do("validate")
     do("fmt", "-check", "-recursive", str(PROJECT / "terraform"))
 
 
+@pytest.mark.parametrize("program", PROGRAMS_FOR_MACHINES)
 @pytest.mark.parametrize("environment", ["production", "vms"])
-def test_an_environment_plans_the_hosts_that_it_is_to(environment: str, tmp_path: Path) -> None:
-    do = terraform(environment, tmp_path)
+def test_an_environment_plans_the_hosts_that_it_is_to(program: str, environment: str, tmp_path: Path) -> None:
+    do = terraform(program, environment, tmp_path)
     do("init", "-input=false", "-backend=false")
     do("test")

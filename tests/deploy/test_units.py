@@ -9,7 +9,7 @@ import pytest
 
 from fastcache.daemon import renewal
 
-from .test_inventories import load
+from .conftest import load
 
 units = load("roles/fastcache/library/fastcache_units.py")
 

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fastcache.runbook.machines import chosen
+
 PROJECT = Path(__file__).resolve().parents[2]
 MODULE = PROJECT / "terraform" / "modules" / "lab"
 ENVIRONMENT = PROJECT / "terraform" / "environments" / "lab"
@@ -135,7 +137,7 @@ class Lab:
             self.command("destroy", "--all")
 
     def terraform(self, verb: str, *words: str) -> str:
-        program = shutil.which("terraform") or shutil.which("tofu")
+        program = chosen()
         return self.run(str(program), f"-chdir={ENVIRONMENT}", verb, "-no-color", *words)
 
     def command(self, *words: str) -> str:
@@ -265,7 +267,7 @@ def what_is_missing() -> str | None:
     """Why lab hosts cannot run here, or None when they can."""
     if os.geteuid() != 0:
         return "lab hosts need root"
-    if not (shutil.which("terraform") or shutil.which("tofu")):
+    if not chosen():
         return "neither Terraform nor OpenTofu is installed"
     judged = subprocess.run(
         [sys.executable, "-B", "-m", "lab", "check"], cwd=MODULE, capture_output=True, text=True, check=False

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fastcache.runbook.machines import chosen
 from tests import provider
 from tests.fleet.lab import Run
 from tests.vm import image
@@ -56,7 +56,7 @@ class Machines:
         self.house = House(scratch / "house")
 
     def terraform(self, verb: str, *words: str) -> str:
-        program = shutil.which("terraform") or shutil.which("tofu")
+        program = chosen()
         return self.house.run(
             str(program), f"-chdir={ENVIRONMENT}", verb, "-no-color", *words, **self.environment
         )

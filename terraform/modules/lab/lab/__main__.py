@@ -8,6 +8,7 @@ python3 -m lab --name lab destroy h1        take hosts away; the last one takes 
 python3 -m lab --name lab destroy --all
 python3 -m lab --name lab list              name, address, on or off
 python3 -m lab --name lab inside COMMAND    run a command inside the lab's network
+python3 -m lab base                         build what all hosts stand on, which alone needs the network
 python3 -m lab check                        can labs run on this machine? exit 1 and the reason when not
 """
 
@@ -40,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     destroy.add_argument("--all", action="store_true")
     commands.add_parser("list")
     commands.add_parser("inside").add_argument("words", nargs=argparse.REMAINDER)
+    commands.add_parser("base")
     commands.add_parser("check")
     return root
 
@@ -64,6 +66,9 @@ def act(options: argparse.Namespace) -> None:
                 print(host.name, host.address, "on" if host.init else "off")
         case "inside":
             os.execvp("nsenter", ["nsenter", f"--net={lab.namespace_file}", *options.words])
+        case "base":
+            machine.require()
+            fleet.build_base(lab)
         case "check":
             machine.require()
 

@@ -42,6 +42,12 @@ def up(lab: Lab, wanted: dict[str, int]) -> None:
     _each(Host.wait_for_ssh, [Host(lab, name) for name in wanted])
 
 
+def build_base(lab: Lab) -> None:
+    """Build what the hosts of the lab's Debian stand on, ahead of them."""
+    with _alone(lab, make=False):
+        base.build(lab)
+
+
 def boot(lab: Lab) -> None:
     """Boot every host that is off, as after a reboot of this machine."""
     with _alone(lab):
@@ -89,11 +95,12 @@ def _each(action: Callable[[Host], None], targets: Iterable[Host]) -> None:
 
 
 @contextlib.contextmanager
-def _alone(lab: Lab) -> Iterator[None]:
+def _alone(lab: Lab, *, make: bool = True) -> Iterator[None]:
     """One change at a time: Terraform makes hosts side by side, but addresses and hosts files are shared."""
     lab.root.mkdir(parents=True, exist_ok=True)
     with (lab.root / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        lab.dir.mkdir(parents=True, exist_ok=True)
-        lab.control_paths.mkdir(mode=0o700, exist_ok=True)
+        if make:
+            lab.dir.mkdir(parents=True, exist_ok=True)
+            lab.control_paths.mkdir(mode=0o700, exist_ok=True)
         yield
