@@ -30,6 +30,8 @@ TICKS_PER_STATUS = 5
 # How long a node that is to stop waits until others have taken over, and how often it looks.
 HAND_OVER_SECONDS = 10.0
 HAND_OVER_TICK = 0.02
+# Then who has not heard of it yet hears MOVED for a while; its request would be lost with the connection.
+LINGER_SECONDS = 0.5
 
 OK, FAILED, BAD_CONFIGURATION = 0, 1, 78
 
@@ -183,17 +185,19 @@ def hand_over(
     number, signals.stop = signals.stop, 0
     tell("STATUS=handing over before it stops")
     began = time.monotonic()
+    took = int(HAND_OVER_SECONDS * 1000)
     _thread.start_new_thread(ask, ())
-    done, last_beat = False, -1
-    while not done and not signals.stop and time.monotonic() - began < HAND_OVER_SECONDS:
+    done, last_beat, until = False, -1, began + HAND_OVER_SECONDS
+    while not signals.stop and time.monotonic() < until:
         beat = node.heartbeat()
         if beat != last_beat:
             last_beat = beat
             tell("WATCHDOG=1")
         if node.wait(HAND_OVER_TICK):
             break
-        done = over.acquire(blocking=False)
-    took = int((time.monotonic() - began) * 1000)
+        if not done and (done := over.acquire(blocking=False)):
+            took = int((time.monotonic() - began) * 1000)
+            until = time.monotonic() + (0 if said[0] else LINGER_SECONDS)
     why = said[0] if done else "not done in time"
     if why:
         log.write("info", "nobody takes over", why=why, ms=took)

@@ -3,11 +3,14 @@
 import json
 import os
 import signal
+import threading
 import time
 import urllib.request
+from contextlib import suppress
 
 import pytest
 import redis
+from redis.crc import key_slot
 
 from tests.cluster.embedded import Embedded, until
 
@@ -146,17 +149,52 @@ def test_a_node_that_is_told_to_stop_hands_over_before_it_does(
     until(lambda: written(client), "the cluster takes writes")
     acknowledged = []
     stopping = embedded.pid(0)
+    late = Latecomer(embedded.port_of("node"))
     for number in range(3000):
         if number == 300:
             os.kill(stopping, signal.SIGTERM)
         client.set(f"counted:{number}", number)  # An error fails the test.
         acknowledged.append(number)
     until(lambda: embedded.status()[0] == 3, "the node has stopped")
+    # Who has not heard of it yet is told where to go, and does not lose a request with the connection.
+    assert late.told_for() > 0.3
     values = [client.get(f"counted:{each}") for each in acknowledged]
     assert values == [str(each) for each in acknowledged]
     with urllib.request.urlopen(f"http://127.0.0.1:{embedded.port_of('health')}/events") as reply:
         events = json.load(reply)
     assert {event["how"] for event in events if event["event"] == "failover"} == {"switchover"}, events
+
+
+class Latecomer:
+    """Somebody who asks a node for slots of its own until the connection ends."""
+
+    def __init__(self, port: int) -> None:
+        self.moved: list[float] = []
+        self.client = redis.Redis(port=port, socket_timeout=30, retry=None)
+        slots = self.client.execute_command("CLUSTER", "SLOTS")
+        own = {
+            slot for one in slots if int(one[2][1]) == port for slot in range(int(one[0]), int(one[1]) + 1)
+        }
+        self.key = next(key for n in range(1000) if key_slot((key := f"key:{n}").encode()) in own)
+        self.thread = threading.Thread(target=self.ask, daemon=True)
+        self.thread.start()
+
+    def ask(self) -> None:
+        connection = self.client.connection_pool.get_connection()
+        with suppress(redis.ConnectionError):
+            while True:
+                connection.send_command("GET", self.key)
+                try:
+                    connection.read_response()
+                except redis.exceptions.MovedError:
+                    self.moved.append(time.monotonic())
+                time.sleep(0.005)
+
+    def told_for(self) -> float:
+        """For how long it heard that others have them."""
+        self.thread.join(30)
+        assert self.moved, "it was never told"
+        return self.moved[-1] - self.moved[0]
 
 
 def written(client: redis.Redis) -> bool:
