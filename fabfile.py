@@ -33,7 +33,7 @@ from rich.table import Table
 from fastcache.errors import DEGRADED, FAILED, FastCacheError
 from fastcache.runbook import audit as ledger_of_cluster
 from fastcache.runbook import chaos as breaking
-from fastcache.runbook import handover, moving, playbooks, rolling, snapshots, support
+from fastcache.runbook import handover, moving, playbooks, replacing, rolling, snapshots, support
 from fastcache.runbook import status as looking
 from fastcache.runbook.fleet import Fleet
 from fastcache.runbook.hands import Hands
@@ -378,8 +378,8 @@ def rollback(hands: Hands, release: str = "") -> Operation:
 
 @changing(host="whose place is taken", by="by which host; by the same one made anew when not given")
 def replace_host(hands: Hands, host: str, by: str = "") -> Operation:
-    """Another host takes the place of one, or the same one comes back with an empty disk."""
-    return playbooks.replace_host(hands, host, by)
+    """Another host takes the place of one, lost or not; or the same one comes back with an empty disk."""
+    return replacing.replace_host(hands, host, by)
 
 
 @changing(secret="admin-key or requirepass")  # noqa: S106

@@ -82,6 +82,10 @@ class Fleet:
         known = ", ".join(one.name for one in self.nodes)
         raise UsageError(f"there is no {name} in the inventory {self.environment}", f"nodes: {known}")
 
+    def on(self, host: str) -> frozenset[str]:
+        """The names of all that FastCache runs on a host."""
+        return frozenset(one.name for one in self.members if one.host == host)
+
     def host(self, name: str) -> Host:
         """A host by name."""
         if name not in self.hosts:

@@ -50,8 +50,8 @@ class Seen:
     trouble: tuple[str, ...] = ()
 
 
-def look(hands: Hands) -> Seen:
-    """Ask the health service and every host once."""
+def look(hands: Hands, without: frozenset[str] = frozenset()) -> Seen:
+    """Ask the health service, and once every host on which not all are meant to be away: it may be lost."""
     fleet = hands.fleet
     try:
         summary = hands.http("GET", "/health/summary")
@@ -66,7 +66,8 @@ def look(hands: Hands) -> Seen:
     except FastCacheError as error:
         return Seen(trouble=(error.message,))
     topology = _core.Topology(json.dumps(document).encode())
-    digests, trouble = kept_digests(hands, {one.host for one in (*fleet.nodes, *fleet.proxies)})
+    asked = {one.host for one in (*fleet.nodes, *fleet.proxies) if one.name not in without}
+    digests, trouble = kept_digests(hands, asked)
     return Seen(
         summary,
         unhealthy,
@@ -195,7 +196,7 @@ def wait(
     deadline = hands.now() + seconds
     before = lookups(hands) if usual is not None else Lookups()
     while True:
-        seen = look(hands)
+        seen = look(hands, without)
         wrong = judge(seen, hands.fleet, without=without)
         if not wrong and usual is not None:
             hands.sleep(POLL_SECONDS)

@@ -99,7 +99,7 @@ def remove_node(hands: Hands, host: str) -> Operation:
     wanted = {one.name: 0 for one in leaving}
     told = planned(hands, wanted)
     words = ("-e", f"gone={host}", "-e", f"confirm={fleet.cluster}")
-    away = frozenset(one.name for one in fleet.members if one.host == host)
+    away = fleet.on(host)
     steps = [
         *moving_steps(hands, told, wanted),
         Step(

@@ -21,7 +21,7 @@ LOCK_SECONDS = 120.0
 GATE_SECONDS = 300.0
 #: A cluster that is not well when a task begins gets this long: something may just have ended.
 FIRST_GATE_SECONDS = 20.0
-CONFLICT, FAULT = 409, 500
+UNKNOWN_KEY, CONFLICT, FAULT = 401, 409, 500
 
 
 @dataclass(frozen=True)
@@ -185,16 +185,22 @@ class Lock:
         self.thread = threading.Thread(target=self.keep, name="lock", daemon=True)
 
     def keep(self) -> None:
-        """Renew it until it is over or lost. A health service that is away for a moment is no loss."""
-        while not self.over.wait(self.seconds / 3):
+        """Renew it until it is over or lost. A health service that is away for a moment is no loss.
+
+        Nor is one that knows another key than its host: a new one is on its way to it, maybe by ourselves.
+        """
+        rest = self.seconds / 3
+        while not self.over.wait(rest):
+            rest = self.seconds / 3
             try:
                 self.renew()
             except RefusedError as error:
-                if error.status < FAULT:
+                if not says_nothing(error):
                     self.lost = error.message
                     return
+                rest = self.seconds / 12
             except FastCacheError:
-                continue
+                rest = self.seconds / 12
 
     def renew(self) -> None:
         """Hold it for longer, or learn that it is lost."""
@@ -206,8 +212,8 @@ class Lock:
             try:
                 persist(self.hands, self.renew, self.seconds)
             except RefusedError as error:
-                if error.status >= FAULT:
-                    raise  # nobody leads: that says nothing of the lock
+                if says_nothing(error):
+                    raise
                 self.lost = error.message
         if self.lost:
             raise LockedError(
@@ -252,6 +258,11 @@ class Unlocked:
             )
 
 
+def says_nothing(error: RefusedError) -> bool:
+    """Whether a refusal says nothing of the lock: nobody leads, or whoever leads knows another key."""
+    return error.status >= FAULT or error.status == UNKNOWN_KEY
+
+
 def persist(hands: Hands, act: Callable[[], Any], seconds: float = 30.0) -> None:
     """Do it again while no health service answers: one of them may be starting again at our own wish."""
     deadline = hands.now() + seconds
@@ -259,7 +270,7 @@ def persist(hands: Hands, act: Callable[[], Any], seconds: float = 30.0) -> None
         try:
             act()
         except (UnreachableError, RefusedError) as error:
-            passing = not isinstance(error, RefusedError) or error.status >= FAULT
+            passing = not isinstance(error, RefusedError) or says_nothing(error)
             if not passing or hands.now() >= deadline:
                 raise
             hands.sleep(0.5)

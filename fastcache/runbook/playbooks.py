@@ -31,11 +31,11 @@ ASK = (
 SUPPORTED = {"debian 12", "debian 13"}
 
 
-def proof(hands: Hands) -> Step:
-    """The last step of everything: clients are served."""
+def proof(hands: Hands, lost: str = "") -> Step:
+    """The last step of everything: clients are served, also without the host that is lost."""
 
     def act() -> str:
-        found = verify(hands)
+        found = verify(hands, lost)
         if not found["well"]:
             raise FastCacheError("; ".join(found["wrong"]), "'fab status' and 'fab verify' show more")
         return f"{len(found['asked'])} doors serve {found['keys']} shards"
@@ -273,7 +273,7 @@ FAILED_UNITS = (
 )
 
 
-# --- secrets and hosts ------------------------------------------------------------------------------
+# --- secrets ----------------------------------------------------------------------------------------
 
 
 def rotate(hands: Hands, secret: str) -> Operation:
@@ -304,54 +304,16 @@ def secret_act(hands: Hands, playbook: str, words: list[str]) -> Callable[[], st
     act = playing(hands, playbook, *words)
 
     def rotated() -> str:
-        found = act()
-        hands.forget_secrets()
-        return found
+        try:
+            return act()
+        finally:
+            # Also when it failed half way: nobody knows then which of the two is in force.
+            hands.forget_secrets()
 
     return rotated
 
 
-def replace_host(hands: Hands, old: str, new: str) -> Operation:
-    """A host's place is taken by another, or by the same one made anew."""
-    fleet = hands.fleet
-    fleet.host(old)
-    by = new or old
-    fleet.host(by)
-    deciding = [one.name for one in (*fleet.health, *fleet.etcd) if one.host == old and by != old]
-    if deciding:
-        raise UsageError(
-            f"{old} runs {', '.join(deciding)}", "move that first: groups health and etcd, then 'fab deploy'"
-        )
-    leaving = frozenset(one.name for one in fleet.members if one.host == old)
-    adding = playing(hands, "playbooks/add_hosts.yml", "-e", f"new={by}")
-    words = ("-e", f"gone={old}", "-e", f"confirm={fleet.cluster}")
-    removing = playing(hands, "playbooks/remove_hosts.yml", *words)
-    steps = [
-        Step(f"add {by}", f"make {by} a member, touching only hosts that must know", adding, gated=False),
-        Step(
-            f"fill {by}",
-            f"wait until the copies of {by} are in sync",
-            lambda: filled(hands, old if new else ""),
-        ),
-    ]
-    if new:
-        says = "its slots go to others, then it is cleaned where it can be reached"
-        steps.append(Step(f"remove {old}", says, removing, gated=False))
-    return Operation(
-        "replace-host",
-        f"{by} takes the place of {old}",
-        tuple(steps),
-        {"old": old, "new": by},
-        hint=f"what {by} has got so far is kept; run it again when it is mended",
-        undo=f"fab replace-host --host {by} --by {old}" if new else "",
-        notes=(f"Afterwards take {old} out of the inventory.",) if new else (),
-        needs_well=False,
-        without=leaving if new else frozenset(),
-    )
-
-
 def filled(hands: Hands, leaving: str) -> str:
     """Everybody but who leaves is well, with all copies."""
-    away = frozenset(one.name for one in hands.fleet.members if one.host == leaving)
-    seen = gate.wait(hands, 3600.0, without=away)
+    seen = gate.wait(hands, 3600.0, without=hands.fleet.on(leaving), tell=hands.tell)
     return f"topology {seen.digest[:12]}, epoch {seen.epoch}"

@@ -42,7 +42,10 @@ from fastcache.runbook.tls import Secured, context_of
 CONNECT_SECONDS = 30
 #: Reading an inventory takes seconds; on a machine that is busy with other things, minutes.
 DESCRIBE_SECONDS = 600
-MOST_REDIRECTS = 3
+#: Another leader, once more another, and once another key.
+MOST_REDIRECTS = 4
+#: How the admin key is said, and the status that says that it is not the right one.
+KEY, UNKNOWN = "X-Admin-Key", 401
 PIECE = 1 << 16
 LOCAL = "local"
 #: A dead path is noticed, and a long silence does not make firewalls forget us.
@@ -234,12 +237,26 @@ class OverSsh:
         return self.certificates
 
     def first_to_tell(self, command: str, what: str) -> str:
-        """What the first host that can says to a command."""
-        for host in self.fleet.hosts:
-            outcome = self.run(host, f"({command}) 2>/dev/null", seconds=15)
+        """What the first host that can says to a command; those that were reached before are asked first."""
+        silent: UnreachableError | None = None
+        for host in sorted(self.fleet.hosts, key=lambda name: name not in self.connections):
+            try:
+                outcome = self.run(host, f"({command}) 2>/dev/null", seconds=15)
+            except UnreachableError as error:
+                silent = silent or error  # One host that is lost keeps nobody from asking the others.
+                continue
             if outcome.code == 0:
                 return outcome.out
-        raise FastCacheError(f"no host has {what}", "is the cluster deployed? 'fab deploy'")
+        raise silent or FastCacheError(f"no host has {what}", "is the cluster deployed? 'fab deploy'")
+
+    def newer(self, name: str, host: str) -> str:
+        """A secret as a host has it by now, when that is another than we know: it was changed meanwhile."""
+        outcome = self.run(host, f"cat {SECRETS}/{name} 2>/dev/null", seconds=15)
+        told = outcome.out.strip()
+        if outcome.code or not told or told == self.secrets.get(name):
+            return ""
+        self.secrets[name] = told
+        return told
 
     def forget_secrets(self) -> None:
         self.secrets.clear()
@@ -282,7 +299,7 @@ class OverSsh:
         """Whoever leads is asked; a follower names the leader."""
         headers = {"Content-Type": "application/json"}
         if method != "GET":
-            headers["X-Admin-Key"] = self.secret("admin-key")
+            headers[KEY] = self.secret("admin-key")
         data = None if body is None else json.dumps(body).encode()
         trouble: FastCacheError | None = None
         for first in self.services():
@@ -297,6 +314,10 @@ class OverSsh:
                     break
                 if status in {307, 308} and elsewhere:
                     member = self.fleet.at(elsewhere)
+                    continue
+                if status == UNKNOWN and KEY in headers and (key := self.newer("admin-key", member.host)):
+                    # Rotated under our hands, maybe by ourselves: a lock that we hold stays ours.
+                    headers[KEY] = key
                     continue
                 if status >= 400:
                     refusal = RefusedError(f"{member.name}: {reason(told, status)}", status)

@@ -90,16 +90,21 @@ class Asked:
     why: str = ""
 
 
-def verify(hands: Hands) -> dict[str, Any]:
-    """Values written and read back: on every node, and for every node through every proxy and balancer."""
-    seen = gate.look(hands)
-    wrong = list(gate.judge(seen, hands.fleet))
+def verify(hands: Hands, lost: str = "") -> dict[str, Any]:
+    """Values written and read back: on every node, and for every node through every proxy and balancer.
+
+    Nobody on the host `lost` is asked.
+    """
+    without = hands.fleet.on(lost)
+    seen = gate.look(hands, without)
+    wrong = list(gate.judge(seen, hands.fleet, without=without))
     if not seen.epoch:
         return {"well": False, "wrong": wrong, "asked": []}
     keys = keys_of_all(hands)
-    empty = [one.name for one in hands.fleet.nodes if one.name not in keys]
-    asked = [one for _, one in together(hands.fleet.nodes, lambda one: ask(hands, one, keys, {one.name}))]
-    doors = (*hands.fleet.proxies, *hands.fleet.balancers)
+    nodes = [one for one in hands.fleet.nodes if one.host != lost]
+    empty = [one.name for one in nodes if one.name not in keys]
+    asked = [one for _, one in together(nodes, lambda one: ask(hands, one, keys, {one.name}))]
+    doors = [one for one in (*hands.fleet.proxies, *hands.fleet.balancers) if one.host != lost]
     asked += [one for _, one in together(doors, lambda one: ask(hands, one, keys, set(keys)))]
     results = [one for one in asked if isinstance(one, Asked)]
     wrong += [f"{one.name} does not serve: {one.why}" for one in results if one.why]

@@ -75,6 +75,10 @@ class World:
     behind: set[str] = field(default_factory=set)
     replicas: int = 1
     down: bool = False
+    #: Hosts without power, for good.
+    lost: set[str] = field(default_factory=set)
+    #: The admin key on the hosts, that of the health service that runs, and the one that we know.
+    keys: dict[str, str] = field(default_factory=lambda: dict.fromkeys(("hosts", "service", "known"), "one"))
     hits: int = 0
     misses: int = 0
     #: What happens when a command holds a word: its code and output.
@@ -94,6 +98,8 @@ class World:
     # --- hands --------------------------------------------------------------------------------------
 
     def run(self, host: str, command: str, *, stdin: bytes = b"", seconds: float = 60.0) -> Outcome:
+        if host in self.lost:
+            raise UnreachableError(f"{host}: no route to host")
         if command == gate.DIGESTS:
             return Outcome(0, self.digests(host))
         self.calls.append(f"{host}: {command}")
@@ -116,6 +122,11 @@ class World:
     def http(self, method: str, path: str, body: Any = None, *, seconds: float = 15.0) -> Any:
         if self.down:
             raise UnreachableError("health-h1-8080 does not answer")
+        if method != "GET" and self.keys["known"] != self.keys["service"]:
+            # As the hands do: whoever is refused reads the key anew.
+            self.keys["known"] = self.keys["hosts"]
+            if self.keys["known"] != self.keys["service"]:
+                raise RefusedError("health-h1-8080: X-Admin-Key is missing or wrong", 401)
         if path == "/rebalance/plan":
             return self.planned or {"moves": [], "slots": 0, "keys": 0, "bytes": 0, "seconds": 0.0}
         if path == "/rebalance":
@@ -143,7 +154,7 @@ class World:
 
     @contextlib.contextmanager
     def talk(self, member: Member, *, seconds: float = 10.0) -> Iterator["World"]:
-        if member.name in self.unhealthy:
+        if member.name in self.unhealthy or member.host in self.lost:
             raise UnreachableError(f"{member.name} cannot be reached")
         yield self
 
@@ -161,6 +172,9 @@ class World:
         self.calls.append(" ".join(("play", playbook, *words)))
         return self.plays.get(playbook, Played(0, "", {}))
 
+    def forget_secrets(self) -> None:
+        self.keys["known"] = ""
+
     def now(self) -> float:
         return self.time
 
@@ -170,12 +184,16 @@ class World:
 
     # --- the cluster --------------------------------------------------------------------------------
 
+    def placing(self) -> tuple[Member, ...]:
+        """The nodes of the topology in force."""
+        return self.fleet.nodes
+
     def document(self) -> compose.Document:
-        return placed(self.fleet.nodes)
+        return placed(self.placing())
 
     def digests(self, host: str) -> str:
         members = [one for one in (*self.fleet.nodes, *self.fleet.proxies) if one.host == host]
-        right = digest_of(self.fleet.nodes)
+        right = digest_of(self.placing())
         lines = [f"{one.state} sha256:{'0' * 64 if one.name in self.behind else right}" for one in members]
         return "\n".join(lines) + "\n"
 

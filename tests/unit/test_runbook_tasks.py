@@ -168,17 +168,7 @@ def test_a_rollback_takes_the_only_other_release_and_asks_when_there_are_more() 
         playbooks.rollback(world, "1.7")
 
 
-# --- hosts and secrets ------------------------------------------------------------------------------
-
-
-def test_a_host_that_decides_is_not_replaced_and_another_is_added_filled_and_removed() -> None:
-    world = World()
-    with pytest.raises(UsageError, match="h1 runs health-h1-8080"):
-        playbooks.replace_host(world, "h1", "h3")
-    operation = playbooks.replace_host(world, "h3", "h2")
-    assert [step.name for step in operation.steps] == ["add h2", "fill h2", "remove h3"]
-    same = playbooks.replace_host(world, "h3", "")
-    assert [step.name for step in same.steps] == ["add h3", "fill h3"]
+# --- secrets ----------------------------------------------------------------------------------------
 
 
 def test_changing_the_clients_password_says_that_it_interrupts_them() -> None:

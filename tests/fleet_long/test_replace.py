@@ -1,0 +1,145 @@
+"""A host is lost for good, and another takes its place by `fab replace-host`: one story on lab hosts."""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.fleet.lab import PREFIX, VIP, Lab, what_is_missing
+
+from .runbook import Runbook
+
+MISSING = what_is_missing()
+pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+HOSTS = 3
+#: The host that is lost runs no health service: who decides is moved in another way.
+GROUPS = """
+plugin: ansible.builtin.constructed
+strict: true
+groups:
+  nodes: true
+  proxies: true
+  health: fastcache_host_number == 1
+  balancers: fastcache_host_number <= 2
+  monitoring: fastcache_host_number == 2
+"""
+KEYS = 5000
+#: Each connection asks for its own part, as clients do; what is missing or wrong is printed.
+ASK = """
+import json, sys, redis
+host, port, password, what, count = sys.argv[1:]
+client = redis.Redis(host, int(port), password=open(password).read().strip(), socket_timeout=20)
+wrong = []
+for first in range(0, int(count), 100):
+    numbers = range(first, min(first + 100, int(count)))
+    pipe = client.pipeline(transaction=False)
+    for number in numbers:
+        pipe.set(f"kept:{number}", f"value {number}") if what == "write" else pipe.get(f"kept:{number}")
+    for number, said in zip(numbers, pipe.execute()):
+        if said not in (True, f"value {number}".encode()):
+            wrong.append([number, repr(said)])
+print(json.dumps(wrong))
+"""
+
+
+@pytest.fixture(scope="module")
+def fab(lab: Lab) -> Runbook:
+    return Runbook(lab, groups=GROUPS)
+
+
+def all_keys(lab: Lab, what: str) -> list[Any]:
+    """Write all keys, or read them: which were refused, are missing, or hold something else."""
+    words = (VIP, "6380", str(lab.secrets / "requirepass"), what, str(KEYS))
+    wrong: list[Any] = json.loads(lab.inside(sys.executable, "-c", ASK, *words))
+    return wrong
+
+
+def until(so: Callable[[], object], what: str, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not so():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
+        time.sleep(0.5)
+
+
+def falls(lab: Lab, fab: Runbook, host: str) -> dict[str, Any]:
+    """The host loses its power and its disk under load; what clients saw until copies had taken over."""
+    seen: dict[str, Any] = {}
+    with lab.load(seen):
+        time.sleep(2)
+        lab.command("destroy", host)
+        until(lambda: not lab.mains().get(f"node-{host}-7001"), "copies take over")
+        # Balancers look for some seconds until they call its proxy dead.
+        time.sleep(15)
+    return seen
+
+
+def judged(seen: dict[str, Any]) -> None:
+    """While a host fell: each of four clients waited once, and a request on its way may have failed."""
+    assert seen["requests"] > 1000
+    assert seen["failed"] <= 20, seen
+    assert seen["gap"] <= 15, seen
+
+
+def test_three_hosts_serve_and_every_key_has_its_copy(fab: Runbook, lab: Lab) -> None:
+    assert fab.json("deploy", "--yes")["outcome"] == "done"
+    assert all_keys(lab, "write") == []
+    assert fab.json("status")["well"]
+
+
+def test_a_host_loses_its_power_and_copies_take_over(fab: Runbook, lab: Lab) -> None:
+    seen = falls(lab, fab, "h3")
+    print(f"a host was lost under load: {seen}")
+    judged(seen)
+    assert all_keys(lab, "read") == []
+
+
+def test_what_is_lost_is_not_replaced_by_itself(fab: Runbook) -> None:
+    assert "h3 does not answer" in fab.run("replace-host", "--host", "h3", "--yes", code=2)
+
+
+def test_another_host_takes_its_place_while_clients_are_served(fab: Runbook, lab: Lab) -> None:
+    lab.up(HOSTS + 1)
+    seen: dict[str, Any] = {}
+    with lab.load(seen):
+        done = fab.json("replace-host", "--host", "h3", "--by", "h4", "--yes")
+    print(f"a lost host was replaced under load: {seen}\n{[step.get('found') for step in done['steps']]}")
+    assert done["outcome"] == "done"
+    assert seen["requests"] > 1000
+    assert seen["failed"] == 0, f"{seen}\n{lab.journals(until=seen['gap_ended'])}"
+    assert all_keys(lab, "read") == []
+    lab.shares(HOSTS)
+    assert fab.json("lock")["lock"] is None
+
+
+def test_without_the_lost_host_in_the_inventory_all_is_well_and_nothing_is_left_to_do(
+    fab: Runbook, lab: Lab
+) -> None:
+    assert not fab.json("status", code=3)["well"], "the inventory still has the host that is lost"
+    fab.without("h3")
+    status = fab.json("status")
+    assert status["well"], status["wrong"]
+    assert "unknown" not in status or status["unknown"] == []
+    assert fab.json("verify")["well"]
+    assert fab.json("deploy", "--yes")["outcome"] == "done"
+    drift = fab.json("drift")
+    assert drift["well"], drift["wrong"]
+    assert all_keys(lab, "read") == []
+
+
+def test_a_host_that_comes_back_empty_is_filled_and_gets_its_share_again(fab: Runbook, lab: Lab) -> None:
+    seen = falls(lab, fab, "h4")
+    print(f"another was lost under load: {seen}")
+    judged(seen)
+    lab.command("--prefix", PREFIX, "up", "h4:4")
+    seen = {}
+    with lab.load(seen):
+        done = fab.json("replace-host", "--host", "h4", "--yes")
+    print(f"it came back empty under load: {seen}\n{[step.get('found') for step in done['steps']]}")
+    assert done["outcome"] == "done"
+    assert seen["failed"] == 0, f"{seen}\n{lab.journals(until=seen['gap_ended'])}"
+    assert all_keys(lab, "read") == []
+    lab.shares(HOSTS)
+    assert fab.json("status")["well"]
