@@ -21,7 +21,6 @@ from fastcache.runbook.machines import chosen
 
 PROJECT = Path(__file__).resolve().parents[2]
 MODULE = PROJECT / "terraform" / "modules" / "lab"
-ENVIRONMENT = PROJECT / "terraform" / "environments" / "lab"
 #: Two stories run side by side when the second is told another name: LAB_NAME=second LAB_PREFIX=198.18.31.
 NAME, PREFIX = os.environ.get("LAB_NAME", "citest"), os.environ.get("LAB_PREFIX", "198.18.30")
 VIP = f"{PREFIX}.10"
@@ -77,10 +76,12 @@ class Run:
 
 
 class Lab:
-    """The lab and the deployment on it."""
+    """The lab and the deployment on it: hosts of an environment of Terraform, the inventory of that name."""
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, environment: str = "lab") -> None:
         self.scratch = scratch
+        self.place = PROJECT / "terraform" / "environments" / environment
+        self.inventory = f"inventories/{environment}"
         self.environment = {
             **os.environ,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}:/usr/sbin:/sbin",
@@ -138,7 +139,7 @@ class Lab:
 
     def terraform(self, verb: str, *words: str) -> str:
         program = chosen()
-        return self.run(str(program), f"-chdir={ENVIRONMENT}", verb, "-no-color", *words)
+        return self.run(str(program), f"-chdir={self.place}", verb, "-no-color", *words)
 
     def command(self, *words: str) -> str:
         """The lab's own program (python3 -m lab)."""
@@ -147,7 +148,7 @@ class Lab:
     # What is done with it
 
     def start_play(self, playbook: str, *words: str, **environment: str) -> subprocess.Popen[str]:
-        settings = ["-i", "inventories/lab", "-e", json.dumps(self.settings)]
+        settings = ["-i", self.inventory, "-e", json.dumps(self.settings)]
         return subprocess.Popen(
             ["ansible-playbook", *settings, playbook, *words], cwd=PROJECT,
             env=self.environment | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -196,7 +197,7 @@ class Lab:
     def on(self, host: str, command: str, *, said_only: bool = True) -> str:
         """Run a command on a host, as root; of several hosts, `said_only=False` tells which said what."""
         told = self.run(
-            "ansible", "-i", "inventories/lab", host, "-m", "ansible.builtin.shell", "-a", command,
+            "ansible", "-i", self.inventory, host, "-m", "ansible.builtin.shell", "-a", command,
             "-e", "ansible_callback_result_format=json", cwd=PROJECT,
         )  # fmt: skip
         return told.partition(">>\n")[2].strip() if said_only else told
@@ -216,9 +217,9 @@ class Lab:
             env=self.environment | {"REDISCLI_AUTH": password}, capture_output=True, text=True, check=False,
         ).stdout.strip()  # fmt: skip
 
-    def inside(self, *words: str) -> str:
+    def inside(self, *words: str, **environment: str) -> str:
         """Run a command on this machine, inside the lab's network."""
-        return self.run("nsenter", f"--net=/run/netns/fastcache-{NAME}", *words)
+        return self.run("nsenter", f"--net=/run/netns/fastcache-{NAME}", *words, **environment)
 
     def mains(self) -> dict[str, int]:
         """How many slots each node serves, as the health service says."""
@@ -248,12 +249,12 @@ class Lab:
         made: dict[str, Any] = json.loads(self.terraform("output", "-json"))
         return {name: output["value"] for name, output in made.items()}
 
-    def run(self, *command: str | Path, cwd: Path = PROJECT) -> str:
+    def run(self, *command: str | Path, cwd: Path = PROJECT, **environment: str) -> str:
         words = [str(word) for word in command]
         done = subprocess.run(
             words,
             cwd=cwd,
-            env=self.environment,
+            env=self.environment | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

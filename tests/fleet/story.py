@@ -10,7 +10,7 @@ from tests.fleet.lab import Lab
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Lab]:
     """As many bare hosts as the module's HOSTS says, and the bundle to install; all gone afterwards."""
-    lab = Lab(tmp_path_factory.mktemp("lab"))
+    lab = Lab(tmp_path_factory.mktemp("lab"), getattr(request.module, "ENVIRONMENT", "lab"))
     lab.settings |= getattr(request.module, "SETTINGS_OF_ALL", {})
     lab.command("destroy", "--all")
     try:

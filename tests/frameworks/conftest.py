@@ -1,4 +1,6 @@
-"""A node and a fleet of four for the frameworks, and the programs that they run beside us."""
+"""A node and a fleet of four for the frameworks, or a fleet that is there already (given.py), and the
+programs that they run beside us.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ import pytest
 
 from tests.conformance.fleet import start_fleet
 from tests.conformance.servers import Server, start_ours
+from tests.frameworks.given import Given, given
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,10 +25,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120.0
 
 
-@pytest.fixture(scope="session", params=["node", "fleet"])
+@pytest.fixture(scope="session", params=["given"] if given() else ["node", "fleet"])
 def shared_node(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     start = start_fleet if request.param == "fleet" else start_ours
-    server = start(tmp_path_factory.mktemp("f"))
+    server = given() or start(tmp_path_factory.mktemp("f"))
     yield server
     server.stop()
 
@@ -41,7 +44,7 @@ def node(shared_node: Server) -> Iterator[Server]:
 
 @pytest.fixture
 def url(node: Server) -> str:
-    return f"redis://127.0.0.1:{node.port}/0"
+    return node.url if isinstance(node, Given) else f"redis://127.0.0.1:{node.port}/0"
 
 
 @pytest.fixture

@@ -14,8 +14,6 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
 
-    from tests.conformance.servers import Server
-
 WORKER = ("celery", "-A", "tests.frameworks.celery_app", "worker", "--pool", "solo", "--loglevel", "INFO")
 
 
@@ -27,14 +25,14 @@ def tasks(url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_tasks_run_by_priority_and_their_results_come_back(
-    tasks: Any, node: Server, program: Callable[..., subprocess.Popen[bytes]]
+    tasks: Any, url: str, program: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
     # All is sent before a worker is there: what runs first hangs on the queues alone.
     for word, priority in [("low", 9), ("middle", 3), ("high", 0), ("low again", 9)]:
         tasks.note.apply_async((word,), queue="later", priority=priority)
     tasks.note.apply_async(("other queue",), queue="urgent")
     worker = program(*WORKER, "-Q", "urgent,later")
-    with redis.Redis(port=node.port, decode_responses=True) as client:
+    with redis.Redis.from_url(url, decode_responses=True) as client:
         until(lambda: client.llen("order") == 5 or worker.poll() is not None, "five tasks ran")
         order = client.lrange("order", 0, -1)
     later = [word for word in order if word != "other queue"]
@@ -54,7 +52,7 @@ def test_tasks_run_by_priority_and_their_results_come_back(
 
 
 def test_a_task_for_later_waits_and_a_revoked_one_does_not_run(
-    tasks: Any, node: Server, program: Callable[..., subprocess.Popen[bytes]]
+    tasks: Any, url: str, program: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
     program(*WORKER, "-Q", "urgent,later")
     until(lambda: tasks.app.control.ping(timeout=1.0), "the worker answers")
@@ -63,5 +61,5 @@ def test_a_task_for_later_waits_and_a_revoked_one_does_not_run(
     soon = tasks.add.apply_async((20, 1), countdown=1)
     assert soon.get(timeout=PATIENCE) == 21
     until(lambda: never.state == "REVOKED", "the task is revoked")
-    with redis.Redis(port=node.port) as client:
+    with redis.Redis.from_url(url) as client:
         assert client.llen("order") == 0

@@ -20,8 +20,7 @@ CACHE = Path(__file__).resolve().parents[2] / ".venv" / "nodejs"
 PATIENCE = 300
 
 
-@pytest.fixture(scope="session")
-def packages() -> Path:
+def installed_packages() -> Path:
     """A directory with the packages and our programs; made once, and anew when what is wanted changes."""
     npm = shutil.which("npm")
     assert npm is not None, "Node.js and npm are needed: apt-get install nodejs npm"
@@ -41,12 +40,17 @@ def packages() -> Path:
     return CACHE
 
 
+@pytest.fixture(scope="session")
+def packages() -> Path:
+    return installed_packages()
+
+
 @pytest.mark.parametrize("program", sorted(path.name for path in HERE.glob("*.mjs")))
 def test_a_nodejs_program_works_on_a_node(packages: Path, url: str, node: Server, program: str) -> None:
     environment = {**os.environ, "FRAMEWORKS_URL": url}
     if program.startswith("cluster"):
         if not isinstance(node, Fleet):
-            pytest.skip("for cluster clients there must be a cluster")
+            pytest.skip("for cluster clients there must be a cluster, whose nodes are ours to ask")
         environment["FRAMEWORKS_NODE"] = f"redis://127.0.0.1:{node.node}"
     ran = subprocess.run(
         ["node", program],

@@ -16,11 +16,9 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import Callable
 
-    from tests.conformance.servers import Server
 
-
-def test_jobs_run_in_order_of_queues_and_depend_on_each_other(node: Server) -> None:
-    with redis.Redis(port=node.port) as client:
+def test_jobs_run_in_order_of_queues_and_depend_on_each_other(url: str) -> None:
+    with redis.Redis.from_url(url) as client:
         high, low = Queue("high", connection=client), Queue("low", connection=client)
         slow = low.enqueue(rq_jobs.add, 1, 2)
         fast = high.enqueue(rq_jobs.add, 3, 4)
@@ -41,10 +39,10 @@ def test_jobs_run_in_order_of_queues_and_depend_on_each_other(node: Server) -> N
 
 
 def test_a_worker_of_its_own_takes_jobs_while_it_waits(
-    node: Server, url: str, program: Callable[..., subprocess.Popen[bytes]]
+    url: str, program: Callable[..., subprocess.Popen[bytes]]
 ) -> None:
     program("rq.cli", "worker", "--url", url, "--with-scheduler", "work")
-    with redis.Redis(port=node.port) as client:
+    with redis.Redis.from_url(url) as client:
         queue = Queue("work", connection=client)
         until(lambda: client.scard("rq:workers") == 1, "the worker has come")
         jobs = [queue.enqueue(rq_jobs.add, number, 1) for number in range(20)]

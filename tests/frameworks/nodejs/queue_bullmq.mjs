@@ -2,8 +2,8 @@
 import assert from "node:assert/strict";
 import { FlowProducer, Queue, QueueEvents, Worker } from "bullmq";
 
-const { hostname: host, port } = new URL(process.env.FRAMEWORKS_URL);
-const connection = { host, port: Number(port), maxRetriesPerRequest: null };
+const { hostname: host, port, password } = new URL(process.env.FRAMEWORKS_URL);
+const connection = { host, port: Number(port), password: password || undefined, maxRetriesPerRequest: null };
 const queue = new Queue("work", { connection });
 const events = new QueueEvents("work", { connection });
 await events.waitUntilReady();
