@@ -62,6 +62,8 @@ class Fleet:
     balancers: tuple[Member, ...] = ()
     etcd: tuple[Member, ...] = ()
     vip: str = ""
+    #: How many hosts of each rack a change may take at once; one of those that are not named here.
+    budgets: dict[str, int] = field(default_factory=dict)
     #: Where a host has the authority (ca), its certificate and its key; empty in a cluster without TLS.
     tls: dict[str, str] = field(default_factory=dict)
     said: dict[str, Any] = field(default_factory=dict)
@@ -70,6 +72,11 @@ class Fleet:
     def members(self) -> tuple[Member, ...]:
         """All that FastCache runs, in the order in which it starts."""
         return self.health + self.nodes + self.proxies
+
+    @property
+    def racks(self) -> dict[str, str]:
+        """The rack of each host; one of which nothing is said fails alone."""
+        return {one.host: one.rack or one.host for one in (*self.health, *self.proxies, *self.nodes)}
 
     def find(self, name: str) -> Member:
         """The member an operator names; a host with one node means that node."""
@@ -130,6 +137,7 @@ def fleet_of(text: str, environment: str) -> Fleet:
         members("balancer", "balancers"),
         members("etcd", "etcd"),
         told.get("vip") or "",
+        told.get("rack_budgets") or {},
         told.get("tls") or {},
         {"node_maxmemory": told.get("node_maxmemory", "")},
     )

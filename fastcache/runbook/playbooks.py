@@ -194,7 +194,7 @@ def upgrade(hands: Hands, bundle: Path) -> Operation:
     changing = rolling.release_steps(hands, release)
     return Operation(
         "rolling-upgrade",
-        f"From {', '.join(before) or 'nothing'} to {release}, one service at a time",
+        f"From {', '.join(before) or 'nothing'} to {release}, {rolling.pace(hands.fleet)}",
         (stage, *changing, proof(hands)),
         {"release": release},
         hint="hosts before it run the new release, the others the old one; both work together",
@@ -224,7 +224,7 @@ def rollback(hands: Hands, release: str) -> Operation:
         )
     return Operation(
         "rollback",
-        f"Back to {release}, one service at a time",
+        f"Back to {release}, {rolling.pace(hands.fleet)}",
         (*rolling.release_steps(hands, release), proof(hands)),
         {"release": release},
         undo=f"fab rollback --release {next(iter(used.values()), 'NAME')}",

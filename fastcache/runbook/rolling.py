@@ -1,15 +1,18 @@
-"""Start every service again, one at a time, while clients are served; on another release where wanted.
+"""Start every service again, in turns, while clients are served; on another release where wanted.
 
 Health services first (those that follow, then the leader), then proxies, which the balancers drain before,
 then nodes, which hand their slots over before. Behind each stands the gate of gate.py. At the end every node
 gets its share of the slots back: the one that was last would serve none, and the others all.
+
+A turn is one service, or with a rack's budget of several hosts (turns.py) the nodes, or the proxies, of
+these hosts together.
 """
 
 import csv
 import io
 import re
 import shlex
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from fastcache.errors import FastCacheError, UsageError
 from fastcache.runbook.fleet import Fleet, Member
@@ -17,6 +20,7 @@ from fastcache.runbook.gate import info_of
 from fastcache.runbook.hands import Hands, RefusedError, UnreachableError, all_well, checked
 from fastcache.runbook.operation import Operation, Step
 from fastcache.runbook.plays import playing
+from fastcache.runbook.turns import refused, turns
 
 RELEASES = "/opt/fastcache/releases"
 CURRENT = "/opt/fastcache/current"
@@ -39,11 +43,14 @@ RELEASE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 def restart(hands: Hands, only: Iterable[str] = ()) -> Operation:
     """A rolling restart of all services, or of those of the hosts and members named."""
     members = chosen(hands.fleet, only)
-    leader = leader_of(hands)
-    steps = [Step(one.name, says(hands, one), restarting(hands, one)) for one in in_order(members, leader)]
+    within_reason(hands)
+    steps = [
+        Step(named(turn), says(hands, turn), restarting(hands, turn))
+        for turn in in_turns(hands.fleet, members, leader_of(hands))
+    ]
     return Operation(
         "rolling-restart",
-        "Start every service again, one at a time",
+        f"Start every service again, {pace(hands.fleet)}",
         (*steps, *levelling(hands, members)),
         {"only": ",".join(sorted(only))},
         hint="the services before it run; look at its journal: 'fab support-bundle'",
@@ -56,23 +63,46 @@ def release_steps(hands: Hands, release: str) -> tuple[Step, ...]:
     """A rolling restart on another release, host by host: the link is turned, then services renewed."""
     if not RELEASE_NAME.fullmatch(release):
         raise UsageError(f"{release} is no name of a release", "'fab drift' shows those of each host")
+    within_reason(hands)
     target = f"{RELEASES}/{release}"
     leader = leader_of(hands)
     steps = []
-    for host in hosts_in_order(hands.fleet, leader):
+    for hosts in turns(hosts_in_order(hands.fleet, leader), hands.fleet.racks, hands.fleet.budgets):
+        names = ", ".join(hosts)
         turn = Step(
-            f"{host}: use {release}",
-            f"{host}: {CURRENT} points to {target}",
-            linking(hands, host, target),
+            f"{names}: use {release}",
+            f"{names}: {CURRENT} points to {target}",
+            linking(hands, hosts, target),
             gated=False,
         )
-        here = [one for one in hands.fleet.members if one.host == host]
+        here = [one for one in hands.fleet.members if one.host in hosts]
         renew = [
-            Step(f"{one.name}: {release}", says(hands, one), restarting(hands, one))
-            for one in in_order(here, leader)
+            Step(f"{named(group)}: {release}", says(hands, group), restarting(hands, group))
+            for group in in_turns(hands.fleet, here, leader)
         ]
         steps += [turn, *renew]
     return (*steps, *levelling(hands, hands.fleet.members))
+
+
+def pace(fleet: Fleet) -> str:
+    """How many at a time, in words."""
+    most = max(fleet.budgets.values(), default=1)
+    return "one at a time" if most == 1 else f"up to {most} hosts of a rack at a time"
+
+
+def within_reason(hands: Hands) -> None:
+    """Fail where a rack's budget is larger than copies and racks can bear."""
+    fleet = hands.fleet
+    copies = int(hands.http("GET", "/replication")["replicas"])
+    wrong = refused(
+        [one.host for one in fleet.nodes],
+        {one.host for one in fleet.proxies},
+        fleet.racks,
+        fleet.budgets,
+        copies,
+    )
+    if wrong:
+        raise UsageError("; ".join(wrong), "nothing was changed; 'fab preflight' judges the inventory")
 
 
 def levelling(hands: Hands, members: Iterable[Member]) -> tuple[Step, ...]:
@@ -94,14 +124,17 @@ def current_release(hands: Hands, host: str) -> str:
     return hands.run(host, f"readlink {CURRENT}", seconds=15).out.strip().rpartition("/")[2]
 
 
-def linking(hands: Hands, host: str, target: str) -> Callable[[], str]:
-    """Turn the link in one move: there is never a moment without a release."""
+def linking(hands: Hands, hosts: Iterable[str], target: str) -> Callable[[], str]:
+    """Turn the links, each in one move: there is never a moment without a release."""
 
-    def act() -> str:
+    def link(host: str) -> None:
         new = f"{CURRENT}.new"
         whole = shlex.quote(f"{target}/complete")
         command = f"test -e {whole} && ln -sfn {shlex.quote(target)} {new} && mv -T {new} {CURRENT}"
         checked(hands.run(host, command), f"{host}: the release could not be changed")
+
+    def act() -> str:
+        all_well(hosts, link)
         return target.rpartition("/")[2]
 
     return act
@@ -126,11 +159,30 @@ def in_order(members: Iterable[Member], leader: str) -> list[Member]:
     return sorted(members, key=lambda one: (rank[one.kind], one.name == leader, one.rack, one.name))
 
 
+def in_turns(fleet: Fleet, members: Iterable[Member], leader: str) -> list[tuple[Member, ...]]:
+    """Who goes together: the nodes, or the proxies, of several hosts of a turn; everybody else alone."""
+    ordered = in_order(members, leader)
+    found: list[tuple[Member, ...]] = [(one,) for one in ordered if one.kind == "health"]
+    for kind in ("proxy", "node"):
+        mine = [one for one in ordered if one.kind == kind]
+        for hosts in turns(list(dict.fromkeys(one.host for one in mine)), fleet.racks, fleet.budgets):
+            here = tuple(one for one in mine if one.host in hosts)
+            found += [here] if len(hosts) > 1 else [(one,) for one in here]
+    return found
+
+
+def named(turn: Iterable[Member]) -> str:
+    """A turn's members, as its step is called."""
+    return ", ".join(one.name for one in turn)
+
+
 def hosts_in_order(fleet: Fleet, leader: str) -> list[str]:
-    """The leader's host last: a lead that moves once is enough."""
-    hosts = list(dict.fromkeys(one.host for one in fleet.members))
+    """The leader's host last, and its rack where racks go as a whole: a lead that moves once is enough."""
+    racks = fleet.racks
     leading = {one.host for one in fleet.health if one.name == leader}
-    return sorted(hosts, key=lambda name: name in leading)
+    with_it = {racks[name] for name in leading} if max(fleet.budgets.values(), default=1) > 1 else set()
+    hosts = dict.fromkeys(one.host for one in fleet.members)
+    return sorted(hosts, key=lambda name: (racks[name] in with_it, name in leading))
 
 
 def leader_of(hands: Hands) -> str:
@@ -139,14 +191,19 @@ def leader_of(hands: Hands) -> str:
     return found.name if found else ""
 
 
-def says(hands: Hands, member: Member) -> str:
+def says(hands: Hands, turn: Sequence[Member]) -> str:
     """A step as the plan shows it."""
-    if member.kind == "proxy":
-        drained = f"drain it at {len(hands.fleet.balancers)} balancers, " if hands.fleet.balancers else ""
-        return f"{member.host}: {drained}restart {member.unit}, wait until it serves"
-    if member.kind == "node":
-        return f"{member.host}: hand its slots over, restart {member.unit}, wait for its copies"
-    return f"{member.host}: restart {member.unit}"
+    hosts = ", ".join(dict.fromkeys(one.host for one in turn))
+    units = ", ".join(dict.fromkeys(one.unit for one in turn))
+    many = len(turn) > 1
+    if turn[0].kind == "proxy":
+        them, serve = ("them", "they serve") if many else ("it", "it serves")
+        drained = f"drain {them} at {len(hands.fleet.balancers)} balancers, " if hands.fleet.balancers else ""
+        return f"{hosts}: {drained}restart {units}, wait until {serve}"
+    if turn[0].kind == "node":
+        their = "their" if many else "its"
+        return f"{hosts}: hand {their} slots over, restart {units}, wait for {their} copies"
+    return f"{hosts}: restart {units}"
 
 
 def notes(hands: Hands, members: Iterable[Member]) -> tuple[str, ...]:
@@ -163,49 +220,68 @@ def notes(hands: Hands, members: Iterable[Member]) -> tuple[str, ...]:
     )
 
 
-def restarting(hands: Hands, member: Member) -> Callable[[], str]:
-    """The act of one member's step."""
-    kinds = {"node": restart_node, "proxy": restart_proxy, "health": restart_health}
-    return lambda: kinds[member.kind](hands, member)
+def restarting(hands: Hands, turn: Sequence[Member]) -> Callable[[], str]:
+    """The act of a turn's step."""
+    kinds = {"node": restart_nodes, "proxy": restart_proxies, "health": restart_health}
+    return lambda: kinds[turn[0].kind](hands, *turn)
 
 
-def restart_health(hands: Hands, member: Member) -> str:
+def restart_health(hands: Hands, *members: Member) -> str:
     """The others go on leading, or one of them begins to."""
-    unit(hands, member, "restart")
+    for member in members:
+        unit(hands, member, "restart")
     return "restarted"
 
 
-def restart_proxy(hands: Hands, member: Member) -> str:
-    """Balancers send it nobody new, it ends what it has, starts again, and is sent clients again."""
-    balancers = hands.fleet.balancers
-    all_well(balancers, lambda one: set_state(hands, one, member.name, "drain"))
+def restart_proxies(hands: Hands, *proxies: Member) -> str:
+    """Balancers send them nobody new, they end what they have, start again, and are sent clients again."""
+    pairs = [(balancer, proxy.name) for balancer in hands.fleet.balancers for proxy in proxies]
+    all_well(pairs, lambda pair: set_state(hands, *pair, "drain"))
     try:
-        left = wait_drained(hands, balancers, member.name)
-        unit(hands, member, "restart")
-        wait_ready(hands, member)
+        left = wait_drained(hands, hands.fleet.balancers, {proxy.name for proxy in proxies})
+        all_well(proxies, lambda proxy: unit(hands, proxy, "restart"))
+        all_well(proxies, lambda proxy: wait_ready(hands, proxy))
     finally:
-        # Whatever went wrong with it: HAProxy's own checks keep clients from a proxy that does not serve.
-        all_well(balancers, lambda one: set_state(hands, one, member.name, "ready"))
-    all_well(balancers, lambda one: wait_up(hands, one, member.name))
+        # Whatever went wrong with them: HAProxy's own checks keep clients from a proxy that does not serve.
+        all_well(pairs, lambda pair: set_state(hands, *pair, "ready"))
+    all_well(pairs, lambda pair: wait_up(hands, *pair))
     return f"restarted, {left} connections were moved" if left else "restarted"
 
 
-def restart_node(hands: Hands, member: Member) -> str:
-    """Its copies take over first; without copies a snapshot is taken, so that it comes back warm."""
+def restart_nodes(hands: Hands, *nodes: Member) -> str:
+    """Their copies take over first; without copies snapshots are taken, so that they come back warm."""
     told = hands.http("GET", "/replication")
     found = []
     if told["replication"] and told["replicas"]:
-        wish = {"node": member.name, "leave": AWAY_SECONDS}
-        done = hands.http("POST", "/switchover", wish, seconds=30)
-        heirs = ", ".join(sorted({one["new"] for one in done["to"]}))
-        found.append(
-            f"handed over to {heirs} in {done['seconds']:.2f} s" if heirs else "it was the main of nothing"
-        )
+        found += [handed_over(hands, node) for node in nodes]
+        stay_served(hands, nodes)
     elif not told["replicas"]:
-        found.append(snapshot_before(hands, member))
-    unit(hands, member, "restart")
-    wait_ready(hands, member)
+        found += all_well(nodes, lambda node: snapshot_before(hands, node))
+    all_well(nodes, lambda node: unit(hands, node, "restart"))
+    all_well(nodes, lambda node: wait_ready(hands, node))
     return ", ".join([*found, "restarted"])
+
+
+def handed_over(hands: Hands, node: Member) -> str:
+    """A node's slots are with its copies, and for a while nobody waits for the copies that it holds."""
+    wish = {"node": node.name, "leave": AWAY_SECONDS}
+    done = hands.http("POST", "/switchover", wish, seconds=30)
+    heirs = ", ".join(sorted({one["new"] for one in done["to"]}))
+    if not heirs:
+        return "it was the main of nothing"
+    return f"handed over to {heirs} in {done['seconds']:.2f} s"
+
+
+def stay_served(hands: Hands, leaving: Sequence[Member]) -> None:
+    """Fail where slots would stop with the nodes that leave together: one handed them to the other."""
+    if len(leaving) == 1:
+        return
+    mains = hands.http("GET", "/replication")["mains"]
+    if kept := [f"{one.name} ({mains[one.name]} slots)" for one in leaving if mains.get(one.name)]:
+        raise FastCacheError(
+            f"these have no copies but on one another: {', '.join(kept)}; they were not restarted",
+            "with fastcache_rack_budget of 1 they go host by host",
+        )
 
 
 def snapshot_before(hands: Hands, member: Member) -> str:
@@ -285,14 +361,14 @@ def set_state(hands: Hands, balancer: Member, name: str, state: str) -> None:
         raise FastCacheError(f"{balancer.name}: HAProxy refused to {state} {name}: {answer}")
 
 
-def wait_drained(hands: Hands, balancers: Iterable[Member], name: str) -> int:
-    """Until its clients have gone, or for a while: those left are moved by the proxy as it stops."""
+def wait_drained(hands: Hands, balancers: Iterable[Member], names: set[str]) -> int:
+    """Until their clients have gone, or for a while: those left are moved by the proxies as they stop."""
     deadline = hands.now() + DRAIN_SECONDS
     while True:
         left = 0
         for balancer in balancers:
-            row = servers(tell_balancer(hands, balancer, "show stat")).get(name)
-            left += int(row["scur"] or 0) if row else 0
+            rows = servers(tell_balancer(hands, balancer, "show stat"))
+            left += sum(int(rows[name]["scur"] or 0) for name in names & set(rows))
         if not left or hands.now() >= deadline:
             return left
         hands.sleep(0.5)

@@ -91,8 +91,12 @@ class World:
     moves: list[dict[str, Any]] = field(default_factory=list)
     planned: dict[str, Any] = field(default_factory=dict)
     told: list[str] = field(default_factory=list)
+    #: Who takes over from whom, where it is not h2; and how many slots each node serves.
+    heirs: dict[str, str] = field(default_factory=dict)
+    mains: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        self.mains = {one.name: 5461 for one in self.fleet.nodes}
         self.tell: Tell = lambda why, _part=0.0: self.told.append(why)
 
     # --- hands --------------------------------------------------------------------------------------
@@ -142,7 +146,10 @@ class World:
         if path == "/leader":
             return {"leader": "http://10.0.0.2:8080"}
         if path in {"/switchover", "/failover"}:
-            plan = [{"old": body["node"], "new": body.get("to") or "node-h2-7001", "slots": 5461, "lost": 0}]
+            heir = body.get("to") or self.heirs.get(body["node"], "node-h2-7001")
+            if heir != body["node"] and not body.get("plan"):
+                self.mains[heir] = self.mains.get(heir, 0) + self.mains.pop(body["node"], 0)
+            plan = [{"old": body["node"], "new": heir, "slots": 5461, "lost": 0}]
             return {"plan": plan, "to": plan, "from": body["node"], "seconds": 0.01, "epoch": 8}
         if path == "/rebalance/start":
             self.calls.append(json.dumps(body["weights"]))
@@ -214,7 +221,7 @@ class World:
     def replication(self) -> dict[str, Any]:
         return {
             "replication": bool(self.replicas), "replicas": self.replicas, "paused": False, "slotsDown": 0,
-            "slotsWithoutReplica": 0, "streams": [], "mains": {one.name: 5461 for one in self.fleet.nodes},
+            "slotsWithoutReplica": 0, "streams": [], "mains": dict(self.mains),
         }  # fmt: skip
 
     # --- the lock -----------------------------------------------------------------------------------

@@ -322,9 +322,9 @@ def test_a_proxy_is_drained_before_it_stops_and_gets_clients_again_also_when_it_
         proxy = world.fleet.proxies[0]
         if broken:
             with pytest.raises(FastCacheError, match="it would not start"):
-                rolling.restart_proxy(world, proxy)
+                rolling.restart_proxies(world, proxy)
         else:
-            rolling.restart_proxy(world, proxy)
+            rolling.restart_proxies(world, proxy)
         words = [call for call in world.changing() if "set server" in call or "systemctl" in call]
         kinds = ["drain" if "drain" in one else "ready" if "ready" in one else "restart" for one in words]
         assert kinds == ["drain", "restart", "ready"], words
@@ -332,7 +332,7 @@ def test_a_proxy_is_drained_before_it_stops_and_gets_clients_again_also_when_it_
 
 def test_a_node_hands_over_before_it_starts_again() -> None:
     world = World()
-    found = rolling.restart_node(world, world.fleet.nodes[0])
+    found = rolling.restart_nodes(world, world.fleet.nodes[0])
     assert world.changing()[0] == "POST /switchover"
     assert "systemctl restart fastcache-node@7001" in world.changing()[1]
     assert found == "handed over to node-h2-7001 in 0.01 s, restarted"
@@ -340,7 +340,7 @@ def test_a_node_hands_over_before_it_starts_again() -> None:
 
 def test_a_node_without_copies_takes_a_snapshot_before_it_starts_again() -> None:
     world = World(replicas=0)
-    assert rolling.restart_node(world, world.fleet.nodes[0]) == "snapshot of 3 entries, restarted"
+    assert rolling.restart_nodes(world, world.fleet.nodes[0]) == "snapshot of 3 entries, restarted"
     assert "POST /switchover" not in world.calls
 
 
