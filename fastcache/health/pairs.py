@@ -1,10 +1,11 @@
 """Place slots on pairs: nodes that hold the same slots, one as their main and the others as its copies. Pure.
 
-A pair is named in the configuration, or made of nodes in the order of their ids, on different hosts where
-there is a choice, and kept from then on. The ring spreads slots over pairs as it does over nodes; a pair
-stands on it under the smallest of its ids.
+A pair is named in the configuration, or made of nodes in the order of their ids, of the hosts that have most
+of them left: so as many pairs as can be are on different hosts. It is kept from then on. The ring spreads
+slots over pairs as it does over nodes; a pair stands on it under the smallest of its ids.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -87,7 +88,9 @@ def found(nodes: Sequence[Document], slots: Sequence[Document], size: int) -> li
     # Nodes that came fill pairs that have lost one first.
     pairs = [filled(pair, rest, nodes, size) for pair in pairs if pair]
     while rest:
-        pairs.append(filled((rest.pop(0)["id"],), rest, nodes, size))
+        first = fullest(rest)
+        rest.remove(first)
+        pairs.append(filled((first["id"],), rest, nodes, size))
     if len(pairs) > 1 and len(pairs[-1]) < size and not taken.intersection(pairs[-1]):
         pairs.pop()  # Too few are left for a whole pair: they wait for others.
     return pairs
@@ -97,8 +100,14 @@ def filled(pair: Pair, rest: list[Document], nodes: Sequence[Document], size: in
     """The pair with more nodes out of `rest`, on hosts of their own where there is a choice."""
     hosts = {node["host"] for node in nodes if node["id"] in pair}
     while len(pair) < size and rest:
-        other = next((node for node in rest if node["host"] not in hosts), rest[0])
+        other = fullest([node for node in rest if node["host"] not in hosts] or rest)
         rest.remove(other)
         hosts.add(other["host"])
         pair = (*pair, other["id"])
     return pair
+
+
+def fullest(rest: Sequence[Document]) -> Document:
+    """The next node of the host with the most of them, or that host's might be left to one another."""
+    left = Counter(node["host"] for node in rest)
+    return max(rest, key=lambda node: left[node["host"]])

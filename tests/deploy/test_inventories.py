@@ -1,11 +1,12 @@
 """Inventories: from Terraform's outputs to hosts, from hosts to the services of the cluster."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
-from .conftest import load, run
+from .conftest import PROJECT, load, run
 
 terraform_hosts = load("inventories/terraform_hosts.py")
 fastcache_members = load("roles/fastcache/filter_plugins/fastcache_members.py")
@@ -113,3 +114,23 @@ def test_preflight_refuses_a_default_secret() -> None:
     assert answer.returncode != 0
     assert "fastcache_admin_key" in answer.stdout
     assert "ansible-vault" in answer.stdout
+
+
+def test_the_reference_cluster_is_fifty_nodes_and_five_proxies_on_five_hosts(tmp_path: Path) -> None:
+    inventory = tmp_path / "reference"
+    shutil.copytree(
+        PROJECT / "inventories" / "reference", inventory, ignore=shutil.ignore_patterns("01-hosts.py")
+    )
+    hosts = {f"h{n}": {"address": f"198.18.5.{10 + n}", "number": n, "rack": f"r{n}"} for n in range(1, 6)}
+    made = terraform_hosts.inventory({"hosts": hosts, "access": MADE["access"]})
+    static = {"all": {"hosts": made["_meta"]["hostvars"]}}
+    (inventory / "01-hosts.yml").write_text(json.dumps(static))
+    run("ansible-playbook", "-i", inventory, "playbooks/preflight.yml")
+    run("ansible-playbook", "-i", inventory, "playbooks/describe.yml", "-e", f"into={tmp_path}/told.json")
+    told = json.loads((tmp_path / "told.json").read_text())
+    assert [one["port"] for one in told["nodes"]] == list(range(7001, 7051))
+    assert [one["port"] for one in told["proxies"]] == list(range(6382, 6387))
+    assert {kind: len(told[kind]) for kind in ("health", "etcd", "balancers")} == {
+        "health": 3, "etcd": 3, "balancers": 2,
+    }  # fmt: skip
+    assert told["vip"] == "198.18.5.10"

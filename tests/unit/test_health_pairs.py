@@ -46,3 +46,17 @@ def test_one_that_is_left_over_waits_or_fills_a_pair_that_lost_a_node() -> None:
     ]
     nodes = [node for node in document(5, 5)["nodes"] if node["id"] != "n1"]
     assert sorted(found(nodes, slots, 2)) == [("n0", "n4"), ("n2", "n3")]
+
+
+def test_every_pair_is_on_two_hosts_also_where_their_number_is_odd() -> None:
+    nodes = [
+        {"id": f"node-h{host}-{port}", "host": f"h{host}"} for host in range(5) for port in range(7001, 7011)
+    ]
+    for size, whole in ((2, 25), (3, 16)):
+        pairs = found(nodes, [], size)
+        assert len([pair for pair in pairs if len(pair) == size]) == whole
+        hosts = [{name.split("-")[1] for name in pair} for pair in pairs if len(pair) == size]
+        assert all(len(here) == size for here in hosts), "a host that is lost must not take a slot along"
+    uneven = [*nodes[:12], *nodes[20:22]]
+    apart = [pair for pair in found(uneven, [], 2) if len({name.split("-")[1] for name in pair}) == 2]
+    assert len(apart) == 4, "as many as there can be beside a host that has most of the nodes"
