@@ -27,7 +27,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if written := result.get("written"):
             # What was seen of them is so no longer, nor is it in check mode for whoever asks again.
             left = {path: what for path, what in known.items() if path not in written}
-            result["ansible_facts"] = {"fastcache_seen": {**seen, "files": left}}
+            # Units may have to read them: whoever runs one goes and looks.
+            result["ansible_facts"] = {"fastcache_seen": {**seen, "files": left, "units": {}}}
         return result
 
 

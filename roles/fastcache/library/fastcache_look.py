@@ -13,6 +13,7 @@ import os
 import platform
 import pwd
 import stat
+import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
@@ -31,6 +32,16 @@ options:
     type: list
     elements: str
     default: []
+  units:
+    description: Units or patterns, of which is told what fastcache_units asks.
+    type: list
+    elements: str
+    default: []
+  ages:
+    description: Files or patterns, of which is told how many seconds ago they (a link, itself) were written.
+    type: list
+    elements: str
+    default: []
 """
 
 EXAMPLES = r"""
@@ -38,6 +49,8 @@ EXAMPLES = r"""
   fastcache_look:
     paths: [/usr/sbin/haproxy, /opt/fastcache/current]
     files: [/etc/haproxy/haproxy.cfg]
+    units: [haproxy.service]
+    ages: [/etc/haproxy/haproxy.cfg, /etc/systemd/system/*.d/*.conf]
 """
 
 RETURN = r"""
@@ -50,7 +63,10 @@ ansible_facts:
 
 def main() -> None:
     patterns = {"type": "list", "elements": "str", "default": []}
-    module = AnsibleModule(argument_spec={"paths": patterns, "files": patterns}, supports_check_mode=True)
+    asked = dict.fromkeys(("paths", "files", "units", "ages"), patterns)
+    module = AnsibleModule(argument_spec=asked, supports_check_mode=True)
+    # Ages are compared, not points in time, so a clock that was set is no matter. All are of one moment.
+    clocks = time.time(), time.clock_gettime(time.CLOCK_MONOTONIC)
     system = os_release()
     seen = {
         "system": system.get("ID", ""),
@@ -62,6 +78,13 @@ def main() -> None:
         "interfaces": interfaces(module),
         "paths": {path: target(path) for path in found(module.params["paths"])},
         "files": {path: fingerprint(path) for path in found(module.params["files"]) if os.path.isfile(path)},
+        "ages": {
+            path: clocks[0] - os.lstat(path).st_mtime
+            for path in found(module.params["ages"])
+            if is_file(path)
+        },
+        "looked": module.params["ages"],
+        **units(module, module.params["units"], clocks[1]),
     }
     module.exit_json(changed=False, ansible_facts={"fastcache_seen": seen})
 
@@ -79,8 +102,44 @@ def interfaces(module: AnsibleModule) -> dict[str, str]:
     return {each["local"]: link["ifname"] for link in links for each in link.get("addr_info", [])}
 
 
+PROPERTIES = "Id,ActiveState,UnitFileState,InactiveExitTimestampMonotonic"
+
+
+def units(module: AnsibleModule, patterns: list[str], now: float) -> dict[str, Any]:
+    """Units that systemd has loaded, and how long ago it read what defines them."""
+    if not patterns:
+        return {"units": {}, "units_read": None}
+    _, out, _ = module.run_command(["systemctl", "show", f"--property={PROPERTIES}", "--", *patterns])
+    blocks = [
+        dict(line.split("=", 1) for line in one.splitlines() if "=" in line) for one in out.split("\n\n")
+    ]
+    _, read, _ = module.run_command(["systemctl", "show", "--property=UnitsLoadFinishTimestampMonotonic"])
+    return {
+        "units": {
+            block["Id"]: {
+                "active": block.get("ActiveState", ""),
+                "enabled": block.get("UnitFileState", ""),
+                "started": now - seconds(block.get("InactiveExitTimestampMonotonic", "")),
+            }
+            for block in blocks
+            if "Id" in block
+        },
+        "units_read": now - seconds(read.strip().partition("=")[2]),
+    }
+
+
+def seconds(microseconds: str) -> float:
+    """A point in time of the monotonic clock, as systemd shows it."""
+    return int(microseconds or 0) / 1e6
+
+
 def found(patterns: list[str]) -> list[str]:
     return sorted({path for pattern in patterns for path in glob.glob(pattern)})
+
+
+def is_file(path: str) -> bool:
+    """A link is one, wherever it leads."""
+    return os.path.islink(path) or not os.path.isdir(path)
 
 
 def target(path: str) -> str:

@@ -120,6 +120,8 @@ RENEWAL_SECONDS = 90
 
 #: Where deployments put units and their drop-ins.
 DEFINITIONS = "/etc/systemd/system"
+#: As old as the last reading of them that was had here; a restart of the host, which reads all, removes it.
+READ_MARK = "/run/fastcache-units-read"
 
 
 class Systemd:
@@ -178,12 +180,17 @@ class Systemd:
     def learn_definitions(self) -> None:
         """Read the units again when one is younger than the last reading.
 
-        NeedDaemonReload does not do: it overlooks new drop-ins.
+        NeedDaemonReload does not do: it overlooks new drop-ins. systemd tells when it read them at its start,
+        and nothing of later readings: those that are ours leave a mark.
         """
         loaded = self.do("show", "--property=UnitsLoadFinishTimestampMonotonic").strip().partition("=")[2]
+        ours = age(READ_MARK)
+        read_ago = since(loaded) if ours is None else min(since(loaded), ours)
         files = glob.glob(f"{DEFINITIONS}/*.*") + glob.glob(f"{DEFINITIONS}/*.d/*.conf")
-        if younger(files, since(loaded)):
+        if younger([file for file in files if not os.path.isdir(file)], read_ago):
+            moment = time.time()
             self.do("daemon-reload")
+            mark_reading(moment)
 
 
 def main() -> None:
@@ -287,6 +294,13 @@ def age(path: str) -> float | None:
         return None
 
 
+def mark_reading(moment: float) -> None:
+    """All definitions that are older than this were read."""
+    with open(READ_MARK, "w", encoding="utf-8"):
+        pass
+    os.utime(READ_MARK, (moment, moment))
+
+
 def reload_mark(name: str) -> str:
     return f"/run/fastcache-reloaded-{name}"
 
@@ -301,6 +315,8 @@ def enable(
         done["enabled"].append(unit["name"])
         if act:
             systemd.do("enable" if unit["enabled"] else "disable", unit["name"])
+            # It makes links among the units, and has them read.
+            mark_reading(time.time())
 
 
 if __name__ == "__main__":
