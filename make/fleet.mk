@@ -61,7 +61,7 @@ test-fleet: dev-tools debug ## From bare lab hosts to a cluster that is upgraded
 	elif [ -n "$$missing" ]; then echo "==> Tests: fleet is left out: $$missing"; else exit 1; fi
 
 .PHONY: test-fleet-long
-test-fleet-long: dev-tools debug ## The runbook on lab hosts (needs root, a quarter of an hour)
+test-fleet-long: dev-tools debug ## The runbook and the reference cluster on lab hosts (needs root, an hour)
 	@echo "==> Tests: fleet_long"; $(PYTHON) -m pytest -q tests/fleet_long $(ARGS)
 
 .PHONY: test-vm

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.deploy.test_rendered_files import EXPOSURE
+from tests.fleet_long.runbook import Runbook
 
 from .lab import NAME, Lab, what_is_missing
 
@@ -52,6 +53,25 @@ def test_services_run_locked_up_as_promised(lab: Lab) -> None:
         unit = name.replace("node@.", "node@7001.").replace("proxy@.", "proxy@6382.")
         judged = f"systemd-analyze security --no-pager --threshold={tenths} {unit} > /root/judged"
         lab.on("nodes", f"! systemctl is-active -q {unit} || {judged} || (tail -n 2 /root/judged; exit 1)")
+
+
+def test_the_runbooks_short_tasks_look_restart_a_proxy_and_bring_a_new_admin_key(lab: Lab) -> None:
+    fab = Runbook(lab)
+    assert fab.json("status")["well"]
+    assert fab.json("verify")["well"]
+    assert fab.json("rolling-restart", "--plan")["outcome"] == "planned"
+    assert "nothing was changed" in fab.run("rotate-secrets", "--secret", "admin-key", code=2)
+    restarted = fab.json("rolling-restart", "--only", "proxy-h3-6382", "--yes")
+    assert [step["name"] for step in restarted["steps"]] == ["proxy-h3-6382"]
+    # The lock is taken with the old key, renewed and given back with the new one.
+    old = (lab.secrets / "admin-key").read_text()
+    assert fab.json("rotate-secrets", "--secret", "admin-key", "--yes")["outcome"] == "done"
+    assert (lab.secrets / "admin-key").read_text() != old
+    lock = fab.json("lock")
+    assert (lock["lock"], lock["unfinished"]) == (None, [])
+    told = fab.json("audit")
+    assert told["wrong"] == ""
+    assert [one["event"] for one in told["entries"] if one["task"] == "rotate-secrets"][-1] == "done"
 
 
 def test_a_backend_that_does_not_serve_is_named(lab: Lab) -> None:
