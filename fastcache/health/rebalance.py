@@ -177,10 +177,6 @@ class Rebalance:
         p99_ms: float | None = None,
     ) -> None:
         """Give every node its share, nothing to those of weight 0; or change how many copies there are."""
-        if compose.STRICT in self.service.flags and not self.service.settings.strict_moves:
-            raise RefusedError(
-                "strict mode: slots do not move yet (strict-moves = true tries it, at your risk)"
-            )
         if replicas is not None:
             self.judge_replicas(replicas)
         wanted = {**self.orders.weights, **(weights or {})}
@@ -444,8 +440,6 @@ class Rebalance:
     def startable(self) -> bool:
         """Whether slots should move without being asked, and any of them could."""
         if self.orders.state != "idle" or not moves.due(self.service.document):
-            return False
-        if compose.STRICT in self.service.flags and not self.service.settings.strict_moves:
             return False
         if self.service.replication.on:
             # Who has come back after a failover holds copies, and is no newcomer.

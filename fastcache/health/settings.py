@@ -1,5 +1,6 @@
 """What an operator can set of the health service, in TOML, with defaults in one place: here."""
 
+import sys
 import typing
 from pathlib import Path
 from typing import Annotated, Literal
@@ -21,6 +22,10 @@ PROFILES = {
 }
 # Handed over as files by the service manager; never printed.
 SECRETS = ("admin-key", "node-password")
+# Settings of before that mean nothing any more, and what is so instead: a file may still have them.
+RETIRED = {
+    "strict-moves": 'slots move in strict mode as in any other; placement = "manual" has them wait for you'
+}
 
 
 class StaticMember(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_fields=True):
@@ -108,9 +113,6 @@ class Settings(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_field
     move_slots: Annotated[
         int, Meta(ge=1, le=16384, description="Slots that move at once from one node to another.")
     ] = 512
-    strict_moves: Annotated[
-        bool, Meta(description="Whether slots may move in strict mode: its promise is not proven there yet.")
-    ] = False
     settle: Annotated[
         float,
         Meta(ge=0, le=600, description="Seconds of quiet among joining nodes before the first placement."),
@@ -162,13 +164,17 @@ class Settings(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_field
 
 
 def load(path: Path) -> Settings:
-    """Read and judge the file at `path`."""
-    return judged(config.read(path), str(path), config.credentials(SECRETS))
+    """Read and judge the file at `path`; what it says in vain is told on standard error."""
+    table = config.read(path)
+    for key in RETIRED.keys() & table.keys():
+        print(f"{path}: '{key}' has no effect any more: {RETIRED[key]}", file=sys.stderr)
+    return judged(table, str(path), config.credentials(SECRETS))
 
 
 def judged(table: dict[str, object], origin: str, credentials: typing.Mapping[str, str]) -> Settings:
     """Turn a TOML table into settings, or say what is wrong with it."""
     known = [field.encode_name for field in msgspec.structs.fields(Settings)]
+    table = {key: value for key, value in table.items() if key not in RETIRED}
     for key in table:
         if key not in known:
             raise ConfigurationError(f"{origin}: there is no setting '{key}'", config.nearest(key, known))

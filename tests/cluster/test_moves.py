@@ -151,6 +151,8 @@ def picture(client: redis.Redis) -> dict[str, Any]:
 COPIES = {
     "alone": (),
     "copied": ("--replicas", "1"),
+    "strict": ("--replicas", "1", "--consistency", "strict"),
+    "twice": ("--replicas", "2", "--consistency", "strict"),
 }
 
 

@@ -26,7 +26,6 @@ PACE: dict[str, Any] = {
     "timeout": 2.0,
     "down-after": 2,
     "placement": "manual",
-    "strict-moves": True,
     "replicas": 1,
     "flags": ["replication", "strict"],
     "node-password": PASSWORD,
