@@ -173,12 +173,12 @@ def status(*, watch: bool, output: str, url: str | None, key_file: Path | None, 
     if watch and output == "text":
         watched(service)
         return
+    if watch:
+        for told in looks(service, secret(key_file)):
+            click.echo(json.dumps(told))
+        return
     told = health.call(service, "GET", "/rebalance", key=secret(key_file))
-    while watch and (told["moves"] or told["state"] == "running"):
-        click.echo(json.dumps(told))
-        time.sleep(LOOK_SECONDS)
-        told = health.call(service, "GET", "/rebalance", key=secret(key_file))
-    click.echo(json.dumps(told, indent=None if watch else 1) if output == "json" else summary(told))
+    click.echo(json.dumps(told, indent=1) if output == "json" else summary(told))
 
 
 def go(
@@ -229,15 +229,35 @@ class Bar(Protocol):
     def __call__(self, told: dict[str, Any]) -> None: ...
 
 
+def looks(url: str, key: str = "") -> Iterator[dict[str, Any]]:
+    """What the service tells of moves, again and again until nothing moves any more.
+
+    One that is not answered is followed by the next: slots go on moving while a leader is replaced, or has
+    too much to do.
+    """
+    answered = None
+    while True:
+        try:
+            told = health.call(url, "GET", "/rebalance", key=key)
+        except FastCacheError:
+            if answered is None or time.monotonic() - answered > STUCK_SECONDS:
+                raise
+        else:
+            answered = time.monotonic()
+            yield told
+            if not told["moves"] and told["state"] != "running":
+                return
+        time.sleep(LOOK_SECONDS)
+
+
 def watched(url: str) -> None:
     """Show how far it is until nothing moves any more, and what it came to."""
     with bar() as show:
-        told = health.call(url, "GET", "/rebalance")
-        last, since = told["slotsLeft"], time.monotonic()
-        while told["moves"] or told["state"] == "running":
+        told, last, since = {}, -1, time.monotonic()
+        for told in looks(url):
+            if not told["moves"] and told["state"] != "running":
+                break
             show(told)
-            time.sleep(LOOK_SECONDS)
-            told = health.call(url, "GET", "/rebalance")
             if told["slotsLeft"] != last or told["moves"]:
                 last, since = told["slotsLeft"], time.monotonic()
             if time.monotonic() - since > STUCK_SECONDS:

@@ -14,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from fastcache.cli import rebalance
+from fastcache.errors import FastCacheError
+
 PROGRAM = Path(sys.executable).with_name("fastcache")
 PROJECT = Path(__file__).resolve().parents[2]
 PLAN = {
@@ -36,6 +39,8 @@ class Health(BaseHTTPRequestHandler):
 
     looks: list[int]
     asked: list[str]
+    # Looks that are not answered.
+    silent: range
 
     def answer(self, what: object) -> None:
         body = json.dumps(what).encode()
@@ -48,6 +53,9 @@ class Health(BaseHTTPRequestHandler):
         if self.path == "/topology":
             return self.answer({"nodes": [{"id": "n1", "weight": 100}, {"id": "n2", "weight": 100}]})
         self.looks.append(len(self.looks))
+        if self.looks[-1] in self.silent:
+            self.close_connection = True
+            return None
         moved = min(self.looks[-1] * 100, 1000)
         return self.answer(state("running" if moved < 1000 else "idle", moved))
 
@@ -61,7 +69,7 @@ class Health(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def service() -> Iterator[str]:
-    Health.looks, Health.asked = [], []
+    Health.looks, Health.asked, Health.silent = [], [], range(0)
     server = HTTPServer(("127.0.0.1", 0), Health)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -108,6 +116,32 @@ def test_the_command_shows_the_plan_then_a_bar_then_the_way_back(service: str) -
         "The way back: fastcache rebalance start --weight n1=100",
     )
     assert Health.asked == ["/rebalance/plan", "/rebalance/start"]
+
+
+def test_who_watches_goes_on_when_a_look_is_not_answered(service: str) -> None:
+    Health.silent = range(3, 6)
+    shown = on_a_terminal([str(PROGRAM), "rebalance", "status", "--watch", "--health", service])
+    in_order(shown, "slots .*━.* [1-9]00/1000", "1000 slots with 5000 keys moved in 1.5 s")
+    Health.looks.clear()
+    shown = on_a_terminal([str(PROGRAM), "rebalance", "status", "--watch", "-o", "json", "--health", service])
+    told = [json.loads(line) for line in shown.splitlines()]
+    assert [one["slotsMoved"] for one in told] == [0, 100, 200, 600, 700, 800, 900, 1000]
+    assert [one["state"] for one in told] == ["running"] * 7 + ["idle"]
+
+
+def test_who_watches_hears_at_once_that_nobody_is_there_and_in_the_end_that_nobody_is_any_more(
+    service: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rebalance, "STUCK_SECONDS", 0.5)
+    Health.silent = range(2, 1000)
+    with pytest.raises(FastCacheError, match="does not answer"):
+        list(rebalance.looks(service))
+    assert len(Health.looks) > 3, "it was asked again"
+    Health.looks.clear()
+    Health.silent = range(1000)
+    with pytest.raises(FastCacheError, match="does not answer"):
+        list(rebalance.looks(service))
+    assert Health.looks == [0]
 
 
 RUNBOOK = """
