@@ -91,10 +91,13 @@ def refused(
     budgets: Mapping[str, int],
     copies: int,
     unsaid: Collection[str] = (),
+    *,
+    pairs: bool = False,
 ) -> list[str]:
     """Why budgets of more than one host are not safe here, a sentence each with what to do.
 
-    `nodes`: the host of every node; `proxies`: of every proxy; `unsaid`: hosts whose rack nobody has said.
+    `nodes`: the host of every node; `proxies`: of every proxy; `unsaid`: hosts whose rack nobody has said;
+    `pairs`: copies are placed in pairs of nodes, which keep off one another's hosts and know no racks.
     """
     large = sorted(rack for rack, budget in budgets.items() if budget > 1)
     if not large:
@@ -110,6 +113,11 @@ def refused(
         found.append(
             f"{wanted}, and there are no copies: the keys of all hosts of a turn would be away. Have "
             f"fastcache_replicas of 1 or more, {ADVICE}"
+        )
+    if pairs:
+        found.append(
+            f"{wanted}, and replica-placement is pairs: both nodes of a pair may stand in one rack. Have "
+            f"copies placed by the ring, {ADVICE}"
         )
     return found + crowded(nodes, proxies, racks, copies, wanted)
 

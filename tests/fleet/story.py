@@ -9,9 +9,13 @@ from tests.fleet.lab import Lab
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Iterator[Lab]:
-    """As many bare hosts as the module's HOSTS says, and the bundle to install; all gone afterwards."""
+    """As many bare hosts as the module's HOSTS says, made as its MACHINES says, and the bundle to install.
+
+    All are gone afterwards.
+    """
     lab = Lab(tmp_path_factory.mktemp("lab"), getattr(request.module, "ENVIRONMENT", "lab"))
     lab.settings |= getattr(request.module, "SETTINGS_OF_ALL", {})
+    lab.environment |= getattr(request.module, "MACHINES", {})
     lab.command("destroy", "--all")
     try:
         lab.make_bundle(release=True)

@@ -101,7 +101,7 @@ def test_an_upgrade_goes_host_by_host_under_load(lab: Lab) -> None:
     with lab.load(seen):
         run = lab.play("playbooks/upgrade.yml", FASTCACHE_BUNDLE=bundle)
     assert run.code == 0, run.text[-6000:]
-    assert run.text.count("PLAY [Renew host by host]") == HOSTS + 1
+    assert run.text.count("PLAY [Renew in turns]") == HOSTS + 1
     assert lab.on("h4", "readlink /opt/fastcache/current").endswith("-next")
     print(f"upgraded under load: {seen}")
     assert seen["requests"] > 1000

@@ -137,6 +137,7 @@ SIX = {f"h{number}": f"r{number % 3}" for number in range(6)}
         ({"nodes": [*SIX, "h0"]}, "rack r0 has 3 of 7 nodes"),
         ({"proxies": ["h0", "h3"]}, "all proxies stand in rack r0"),
         ({"proxies": []}, ""),
+        ({"pairs": True}, "both nodes of a pair may stand in one rack"),
     ],
 )
 def test_a_budget_that_copies_and_racks_cannot_bear_is_refused_with_what_to_do(
