@@ -185,6 +185,36 @@ def test_a_node_joins_and_another_leaves_under_load_and_nobody_notices(
     assert embedded.status()[0] == 0
 
 
+def copies_of_slots(cluster: Embedded) -> set[tuple[int, int]]:
+    """How many replicas and learners slots have."""
+    groups = health.call(service(cluster), "GET", "/topology")["slots"]
+    return {(len(one["replicas"]), len(one.get("learners", ()))) for one in groups}
+
+
+@pytest.mark.parametrize("consistency", ["eventual", "strict"])
+def test_slots_get_another_copy_and_let_it_go_under_load_and_nobody_notices(
+    embedded: Embedded, consistency: str
+) -> None:
+    copies = ("--replicas", "1", "--consistency", consistency)
+    done = embedded.whole("--nodes", "3", "--proxies", "2", *copies, *CALM)
+    assert done.returncode == 0, done.stderr
+    client = redis.Redis(port=embedded.port_of("balancer"), socket_timeout=30)
+    fill(client)
+    before = picture(client)
+    load = Load(embedded.port_of("balancer"))
+    try:
+        for wanted in (2, 1):
+            done = embedded.call("rebalance", "start", "--replicas", str(wanted))
+            assert done.returncode == 0, done.stderr + str(state(embedded))
+            assert f"The way back: fastcache rebalance start --replicas {3 - wanted}" in done.stdout
+            assert copies_of_slots(embedded) == {(wanted, 0)}
+            assert picture(client) == before
+    finally:
+        load.end()
+    assert load.verdicts() == {Verdict.OK}
+    assert load.failed == [], events(embedded)
+
+
 class Torrent(threading.Thread):
     """Writes at a fixed rate, by the benchmarks' generator, as long as the block lasts; an error ends it."""
 
