@@ -10,7 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::place::{MOST_REPLICAS, Placement, Settings, place};
+use super::place::{MOST_REPLICAS, NONE, Placement, Settings, place};
 use super::ring::{Member, NORMAL_WEIGHT, VIRTUAL_NODES};
 use super::{MOST_MEMBERS, NOBODY, ranges};
 use crate::slot::{SLOT_COUNT, slot_of};
@@ -415,11 +415,11 @@ type Holders<'a> = (u16, &'a [u16], &'a [u16], &'a [u16]);
 
 /// `others`: learners and keepers, where there are any.
 pub(super) fn to_groups(placement: &Placement, others: Option<(&Placement, &Placement)>, nodes: &[Node]) -> Vec<Group> {
-    let mut groups: HashMap<Holders<'_>, Vec<u16>> = HashMap::new();
+    let mut groups: HashMap<Holders<'_>, Vec<u16>, foldhash::fast::RandomState> = HashMap::default();
     for slot in 0..SLOT_COUNT {
         let (main, replicas) = (placement.main(slot), placement.replicas(slot));
-        let (learners, keepers) =
-            others.map_or((&[][..], &[][..]), |(learners, keepers)| (learners.replicas(slot), keepers.replicas(slot)));
+        let (learners, keepers) = others
+            .map_or((&NONE[..0], &NONE[..0]), |(learners, keepers)| (learners.replicas(slot), keepers.replicas(slot)));
         if main != NOBODY || !replicas.is_empty() || !learners.is_empty() {
             groups.entry((main, replicas, learners, keepers)).or_default().push(slot);
         }

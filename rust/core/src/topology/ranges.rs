@@ -34,30 +34,55 @@ fn push(text: &mut String, run: Option<(u16, u16)>) {
 }
 
 /// Text to slots; what overlaps, goes backwards or lies beyond the last slot is an error.
+///
+/// Slots of a ring lie scattered, so this is most of a topology's bytes: they are looked at once each.
 pub fn from_text(text: &str) -> Result<Vec<u16>, TopologyError> {
     let mut slots = Vec::new();
     if text.is_empty() {
         return Ok(slots);
     }
-    for part in text.split(',') {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        let (first, last) = (number(first, part)?, number(last, part)?);
+    let (bytes, mut at) = (text.as_bytes(), 0);
+    loop {
+        let begun = at;
+        let first = number(bytes, &mut at).ok_or_else(|| no_slots(text, begun))?;
+        let mut last = first;
+        if bytes.get(at) == Some(&b'-') {
+            at += 1;
+            last = number(bytes, &mut at).ok_or_else(|| no_slots(text, begun))?;
+        }
+        if at < bytes.len() && bytes[at] != b',' {
+            return Err(no_slots(text, begun));
+        }
         if last < first || slots.last().is_some_and(|&before| before >= first) {
             return Err(TopologyError::new(format!(
-                "slots: {part:?} goes backwards or overlaps what stands before it"
+                "slots: {:?} goes backwards or overlaps what stands before it",
+                part_at(text, begun)
             )));
         }
         slots.extend(first..=last);
+        if at == bytes.len() {
+            return Ok(slots);
+        }
+        at += 1;
     }
-    Ok(slots)
 }
 
-fn number(digits: &str, part: &str) -> Result<u16, TopologyError> {
-    let plain = !digits.is_empty() && digits.len() <= 5 && digits.bytes().all(|b| b.is_ascii_digit());
-    match digits.parse::<u16>() {
-        Ok(slot) if plain && slot < SLOT_COUNT => Ok(slot),
-        _ => Err(TopologyError::new(format!("slots: {part:?} is no slot or range between 0 and {}", SLOT_COUNT - 1))),
-    }
+/// The slot whose one to five digits begin at `at`, which is moved behind them.
+fn number(bytes: &[u8], at: &mut usize) -> Option<u16> {
+    let digits = bytes[*at..].iter().take(6).take_while(|byte| byte.is_ascii_digit()).count();
+    let slot = bytes[*at..*at + digits].iter().fold(0, |sum, byte| sum * 10 + u32::from(byte - b'0'));
+    *at += digits;
+    (1..=5).contains(&digits).then_some(slot).filter(|&slot| slot < u32::from(SLOT_COUNT)).map(|slot| slot as u16)
+}
+
+/// What stands between the commas.
+fn part_at(text: &str, begun: usize) -> &str {
+    text[begun..].split(',').next().unwrap_or_default()
+}
+
+fn no_slots(text: &str, begun: usize) -> TopologyError {
+    let part = part_at(text, begun);
+    TopologyError::new(format!("slots: {part:?} is no slot or range between 0 and {}", SLOT_COUNT - 1))
 }
 
 #[cfg(test)]
@@ -74,7 +99,25 @@ mod tests {
 
     #[test]
     fn broken_text_is_refused_with_the_part_that_is_wrong() {
-        for bad in ["-", "1-", "a", "5-3", "1,1", "1-4,3", "16384", "1,,2", "+1", "99999999999", " 1"] {
+        for bad in [
+            "-",
+            "1-",
+            "a",
+            "5-3",
+            "1,1",
+            "1-4,3",
+            "16384",
+            "1,,2",
+            "+1",
+            "99999999999",
+            " 1",
+            "1,",
+            ",1",
+            "1 ",
+            "1-2-3",
+            "1-2é",
+            "é",
+        ] {
             assert!(from_text(bad).is_err(), "{bad:?} was taken");
         }
         assert!(from_text("5-3").unwrap_err().to_string().contains("\"5-3\""));
