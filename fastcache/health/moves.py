@@ -18,7 +18,7 @@ import msgspec
 
 from fastcache import _core
 from fastcache.health import pairs
-from fastcache.health.roles import Event, Holders, groups_of, mask_of, slots_in, text_of
+from fastcache.health.roles import Event, Holders, groups_of, mask_of, ranges_of, slots_in, text_of
 from fastcache.model import Health
 
 Document = dict[str, Any]
@@ -103,7 +103,7 @@ class Decision:
 
     def tell(self, kind: str, move: Document, **fields: object) -> None:
         """Remember what happened to a move."""
-        slots = sum(1 for _ in slots_in(move["ranges"]))
+        slots = mask_of(move["ranges"]).bit_count()
         told = {"move": move["id"], "from": move["from"], "to": move["to"], "slots": slots, **fields}
         self.events.append(Event(kind, tuple(told.items())))
 
@@ -320,17 +320,19 @@ def with_main(
 
     Other copies follow the old main, so they count no longer.
     """
-    moved = set(slots_in(ranges))
-    held: dict[tuple[str, Holders, Holders, Holders], list[int]] = {}
+    moved = mask_of(ranges)
+    held: dict[tuple[str, Holders, Holders, Holders], int] = {}
     for group in groups_of(slots):
-        for slot in slots_in(group.ranges):
-            key = (group.main, group.replicas, group.learners, group.keepers)
-            if slot in moved:
-                others = tuple(name for name in group.copies if name != main and name not in replicas)
-                key = (main, replicas, others, NONE)
-            held.setdefault(key, []).append(slot)
+        others = tuple(name for name in group.copies if name != main and name not in replicas)
+        mask = mask_of(group.ranges)
+        for key, own in (
+            ((group.main, group.replicas, group.learners, group.keepers), mask & ~moved),
+            ((main, replicas, others, NONE), mask & moved),
+        ):
+            if own:
+                held[key] = held.get(key, 0) | own
     return [
-        {"main": holder, "ranges": text_of(own), "replicas": list(replicas)}
+        {"main": holder, "ranges": ranges_of(own), "replicas": list(replicas)}
         | ({"learners": list(learners)} if learners else {})
         | ({"keepers": list(keepers)} if keepers else {})
         for (holder, replicas, learners, keepers), own in sorted(held.items())

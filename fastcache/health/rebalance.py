@@ -19,7 +19,7 @@ from fastcache.health.moves import FLIPPED, Decision, Limits, Row, Step, View
 from fastcache.health.pace import Pace
 from fastcache.health.replication import RefusedError
 from fastcache.health.resp import ErrorReply, pairs_of
-from fastcache.health.roles import Event, groups_of, mask_of, slots_in, text_of
+from fastcache.health.roles import Event, groups_of, mask_of, text_of
 from fastcache.health.store import DeposedError
 from fastcache.model import Health
 
@@ -617,7 +617,7 @@ class Rebalance:
                 "id": move["id"],
                 "from": move["from"],
                 "to": move["to"],
-                "slots": sum(1 for _ in slots_in(move["ranges"])),
+                "slots": mask_of(move["ranges"]).bit_count(),
                 "state": self.state_of(move),
                 "copied": row.copied if (row := self.rows.get((move["to"], move["id"]))) else 0,
             }
