@@ -12,6 +12,8 @@ pub mod digest;
 pub mod frames;
 pub mod moves;
 #[cfg(test)]
+mod moves_among_copies_tests;
+#[cfg(test)]
 mod moves_tests;
 #[cfg(test)]
 mod resize_tests;
@@ -33,6 +35,7 @@ use crate::store::Store;
 use crate::stream::SlotSet;
 use crate::topology::document::Node;
 use moves::{Moves, Moving};
+use sink::Brought;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
@@ -219,9 +222,15 @@ pub fn reconcile(engine: &mut Engine, before: Option<&Membership>, relieved: Opt
     let mut kept = Vec::new();
     // What was promised over one stream holds for slots that go to another one.
     let mut promises: BTreeMap<String, u64> = BTreeMap::new();
+    // What a copy has of slots is good for the stream of their move to go on from.
+    let mut brought: BTreeMap<String, Vec<Brought>> = BTreeMap::new();
     for mut sink in std::mem::take(&mut replication.sinks) {
         let promise = promises.entry(sink.main.clone()).or_default();
         *promise = sink.promised.max(*promise);
+        let came = sink.brought();
+        if sink.moves.is_empty() {
+            brought.entry(sink.main.clone()).or_default().extend(came.iter().cloned());
+        }
         let main = membership.document.index_of(&sink.main);
         let mut slots = main.and_then(|main| wanted.remove(&(main, sink.moves.clone())));
         let nothing = SlotSet::default();
@@ -255,8 +264,7 @@ pub fn reconcile(engine: &mut Engine, before: Option<&Membership>, relieved: Opt
                 replication.note_promise(&sink);
                 if let Some(slots) = other {
                     let mut next = Sink::new(&sink.main, &sink.moves, slots);
-                    // What we have of them is good to go on from.
-                    next.go_on_from(&sink);
+                    came.first().inspect(|came| next.go_on_from(came));
                     kept.push(next);
                 }
             }
@@ -265,6 +273,10 @@ pub fn reconcile(engine: &mut Engine, before: Option<&Membership>, relieved: Opt
     for ((main, moves), slots) in wanted {
         let mut fresh = Sink::new(&name(main), &moves, slots);
         fresh.promised = promises.get(&fresh.main).copied().unwrap_or(0);
+        let came = brought.get(&fresh.main).filter(|_| !moves.is_empty()).into_iter().flatten();
+        if let Some(all) = came.into_iter().find(|came| fresh.slots.within(&came.slots)) {
+            fresh.go_on_from(all);
+        }
         kept.push(fresh);
     }
     replication.sinks = kept;

@@ -14,7 +14,7 @@ use crate::stream::SlotSet;
 use crate::stream::apply::{Applier, look_ahead};
 use crate::stream::codec::{self, Failure, Garbage, Reader};
 use crate::stream::squeeze::Squeezer;
-use crate::stream::tail::{EVERY_DATABASE, Kind, Record};
+use crate::stream::tail::{EVERY_DATABASE, EVERY_SLOT, Kind, Record};
 use smallvec::SmallVec;
 use std::collections::HashSet;
 use std::hash::BuildHasher;
@@ -58,6 +58,8 @@ pub struct Sink {
     offered: SlotSet,
     /// Slots that we follow no more, before the main knows.
     unsaid: SlotSet,
+    /// Slots that the main took out of this stream last, before we heard why, and up to which record they are here.
+    parted: Option<(SlotSet, u64)>,
     /// How many slots we were told are complete since the stream began.
     completed: u64,
     /// Up to which record everything is applied of the slots that are here, whether all are or not.
@@ -121,6 +123,17 @@ impl Arriving {
     }
 }
 
+/// Slots that are here as they were at a record of the main's run: any stream of them can go on from there.
+#[derive(Clone)]
+pub struct Brought {
+    /// The slots.
+    pub slots: SlotSet,
+    /// See [`Sink::run`].
+    pub run: String,
+    /// See [`Sink::seq`].
+    pub seq: u64,
+}
+
 /// How far the main has answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Greeting {
@@ -152,6 +165,7 @@ impl Sink {
             released: SlotSet::default(),
             offered: SlotSet::default(),
             unsaid: SlotSet::default(),
+            parted: None,
             completed: 0,
             applied: 0,
             begun: false,
@@ -189,6 +203,7 @@ impl Sink {
                 self.unpacks = features.is_some_and(|features| features.contains('z'));
                 self.compares = features.is_some_and(|features| features.contains('c'));
                 self.begun = true;
+                self.parted = None;
                 self.copied = if whole { 0 } else { self.slots.len() - self.lacking.len() };
                 self.telling = if whole { self.slots.clone() } else { SlotSet::default() };
                 self.failures = 0;
@@ -238,6 +253,7 @@ impl Sink {
             Frame::Owes { slots } => {
                 let slots = frames::slots(slots);
                 self.released.subtract(&slots);
+                self.parted = self.parted.take().filter(|(parted, _)| parted.common(&slots).is_empty());
                 self.telling.add(&slots.common(&self.lacking));
                 self.offered.add(&slots);
             }
@@ -245,6 +261,7 @@ impl Sink {
                 let slots = frames::slots(slots);
                 self.offered.subtract(&slots);
                 self.telling.subtract(&slots);
+                self.parted = self.here().map(|here| (here.common(&slots), self.seq));
                 self.lacking.add(&slots.common(&self.slots));
                 self.whole &= self.lacking.is_empty();
                 self.released.add(&slots);
@@ -310,7 +327,13 @@ impl Sink {
                 match record {
                     // What we follow no more may still come until the main has heard of it.
                     Ok(record) if !record.concerns(&self.slots) => {}
-                    Ok(record) => batch.push(record),
+                    Ok(record) => {
+                        if record.slot == EVERY_SLOT && matches!(record.kind, Kind::Flush | Kind::Swap) {
+                            // It is done to those that have left the stream as well, and not to be done twice.
+                            self.parted = None;
+                        }
+                        batch.push(record);
+                    }
                     Err(garbage) => {
                         done = Err(garbage.to_string());
                         break;
@@ -438,12 +461,19 @@ impl Sink {
     }
 
     /// Take over what another stream from the same main has brought of these slots.
-    pub fn go_on_from(&mut self, other: &Sink) {
-        let Some(here) = other.here() else { return };
-        self.lacking = self.slots.without(&here);
+    pub fn go_on_from(&mut self, brought: &Brought) {
+        self.lacking = self.slots.without(&brought.slots);
         self.based = self.lacking != self.slots;
         self.whole = self.lacking.is_empty();
-        (self.run, self.seq) = (other.run.clone(), other.seq);
+        (self.run, self.seq) = (brought.run.clone(), brought.seq);
+    }
+
+    /// What has come over this stream: of the slots that it has, and of those that left it last. The latter are told
+    /// once: another stream may bring more of them from now on.
+    pub fn brought(&mut self) -> Vec<Brought> {
+        let here = self.here().map(|slots| (slots, self.seq));
+        let each = here.into_iter().chain(self.parted.take());
+        each.map(|(slots, seq)| Brought { slots, run: self.run.clone(), seq }).collect()
     }
 
     /// Our slots are these from now on.
@@ -473,6 +503,7 @@ impl Sink {
 
     /// The main cannot go on from there: everything is copied anew.
     pub fn begin_anew(&mut self) {
+        self.parted = None;
         (self.based, self.whole, self.lacking) = (false, false, SlotSet::default());
     }
 

@@ -24,6 +24,8 @@ pub const ROOM: usize = 1 << 20;
 const FRAME: usize = 64 * 1024;
 /// Entries copied before others get their turn.
 const SLICE: usize = 1000;
+/// Slots of no more entries are compared as a whole; longer ones are copied unseen, for a digest holds up everybody.
+const COMPARED: usize = 4 * SLICE;
 /// Entries looked at or copied in one turn of the loop, about.
 const ENTRIES_IN_A_TURN: usize = 4000;
 /// A replica hears from its main at least so often, ms.
@@ -48,6 +50,11 @@ pub struct Source {
     flowing: SlotSet,
     /// Slots that are to be copied, with the digest that it has told, if it has.
     due: VecDeque<(u16, Option<u64>)>,
+    /// The last record that is done to slots which have not been copied as well: what it told of these before it had
+    /// applied that is of no use, for it is done to what it has of them.
+    swept: u64,
+    /// The record after which the stream began.
+    from: u64,
     walk: Option<Walk>,
     /// Slots that it was told are complete and has not confirmed, in order, and as a set; those that it was told more
     /// than once, because they went and came again; how many it has confirmed; which.
@@ -121,6 +128,8 @@ impl Source {
             slots,
             cursor,
             due: VecDeque::new(),
+            from: cursor.seq - 1,
+            swept: cursor.seq - 1,
             walk: None,
             told: VecDeque::new(),
             telling: SlotSet::default(),
@@ -231,6 +240,10 @@ impl Source {
         if self.sent != tail.seq() {
             return None; // Records come first.
         }
+        if tail.swept() > self.swept {
+            self.swept = tail.swept();
+            self.due.iter_mut().chain(&mut self.later).for_each(|(_, digest)| *digest = None);
+        }
         if self.walk.is_some() {
             self.slice(tail, store, out);
             return Some(SLICE);
@@ -249,12 +262,13 @@ impl Source {
             return Some(0);
         }
         self.flowing.insert(slot);
-        if store.len_of_slot(slot) > SLICE {
+        let len = store.len_of_slot(slot);
+        if len <= COMPARED && digest == Some(super::digest::of_slot(store, slot)) {
+            self.complete(slot, true, out);
+        } else if len > SLICE {
             tail.by_effect(slot, true);
             self.walk = Some(Walk { slot, database: 0, cursor: 0 });
             Frame::Copy { slot, first: true, entries: &[] }.write(out);
-        } else if digest == Some(super::digest::of_slot(store, slot)) {
-            self.complete(slot, true, out);
         } else {
             let at = begin_copy(out, slot, true);
             for database in 0..DATABASES as u8 {
@@ -265,7 +279,7 @@ impl Source {
             frames::finish(out, at);
             self.complete(slot, false, out);
         }
-        Some(store.len_of_slot(slot))
+        Some(len)
     }
 
     /// Whether what it will have of a slot, once all it was sent is applied, is what we have now.
@@ -471,7 +485,8 @@ impl Source {
                 if self.due.len() > usize::from(crate::slot::SLOT_COUNT) {
                     return Err("it tells more slots than there are");
                 }
-                self.due.extend(frames::pairs(pairs).map(|(slot, digest)| (slot, Some(digest))));
+                let of_use = self.swept <= self.from.max(self.reached());
+                self.due.extend(frames::pairs(pairs).map(|(slot, digest)| (slot, of_use.then_some(digest))));
                 Ok(())
             }
             Frame::Unpacks => {

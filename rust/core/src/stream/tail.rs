@@ -132,6 +132,8 @@ pub struct Tail {
     group: Option<Group>,
     /// The number of the last record of each slot; empty when nobody asks.
     last: Vec<u64>,
+    /// The number of the last record that flushed databases or had two of them change places.
+    swept: u64,
     /// Slots whose changes are recorded by their effect.
     by_effect: Vec<u16>,
     /// What the command that runs has changed and told so far.
@@ -345,6 +347,11 @@ impl Tail {
         self.last = vec![self.next; usize::from(SLOT_COUNT)];
     }
 
+    /// The number of the last record that was about all slots at once.
+    pub fn swept(&self) -> u64 {
+        self.swept
+    }
+
     /// The number of the last record of a slot, or a later one.
     pub fn seq_of(&self, slot: u16) -> u64 {
         self.last.get(usize::from(slot)).copied().unwrap_or(self.next)
@@ -389,6 +396,9 @@ impl Tail {
             last.count += 1;
             self.held += last.bytes.len() - before;
             self.next = next;
+            if slot == EVERY_SLOT && matches!(kind, Kind::Flush | Kind::Swap) {
+                self.swept = next;
+            }
             if !self.last.is_empty() {
                 match self.last.get_mut(usize::from(slot)) {
                     Some(last) => *last = next,
