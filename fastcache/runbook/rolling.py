@@ -93,13 +93,15 @@ def pace(fleet: Fleet) -> str:
 def within_reason(hands: Hands) -> None:
     """Fail where a rack's budget is larger than copies and racks can bear."""
     fleet = hands.fleet
-    copies = int(hands.http("GET", "/replication")["replicas"])
+    told = hands.http("GET", "/replication")
     wrong = refused(
         [one.host for one in fleet.nodes],
         {one.host for one in fleet.proxies},
         fleet.racks,
         fleet.budgets,
-        copies,
+        int(told["replicas"]),
+        # A rack that nobody has said is its host's own: nobody goes together with that one.
+        pairs=told["placement"] == "pairs",
     )
     if wrong:
         raise UsageError("; ".join(wrong), "nothing was changed; 'fab preflight' judges the inventory")

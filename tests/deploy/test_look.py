@@ -55,18 +55,26 @@ def test_patterns_find_what_is_there_and_links_tell_where_they_lead(tmp_path: Pa
     assert look.target(f"{tmp_path}/1.0") == ""
 
 
-def test_only_what_differs_is_written_and_what_was_written_is_no_longer_known(
+def test_only_what_differs_is_written_and_what_was_seen_of_it_is_no_longer_believed(
     written: dict[str, Any], tmp_path: Path
 ) -> None:
-    """The first was seen as it shall be, and is gone since: nobody goes and looks. The second is another."""
+    """The first was seen as it shall be, and is gone since: nobody goes and looks. The second is another.
+
+    Services may read it: their units are asked about then, also after a secret, of which nothing is told.
+    """
     first, path = written, tmp_path / "proxy.toml"
     path.write_text("old\n")
     second = {**written, "path": str(path), "content": "new", "mode": "0644"}
-    facts = {"fastcache_seen": {"files": seen(first["path"], str(path))}}
+    secret = {**second, "path": str(tmp_path / "requirepass"), "secret": True}
+    facts = {"fastcache_seen": {"files": seen(first["path"], str(path)), "units": {"a.service": {}}}}
     Path(first["path"]).unlink()
     tasks = [
         {"ansible.builtin.set_fact": {**facts, "cacheable": True}},
         {"fastcache_files": {"files": [first]}, "register": "as_seen"},
+        {"ansible.builtin.assert": {"that": "ansible_facts.fastcache_seen.units | length == 1"}},
+        {"fastcache_files": {"files": [secret]}, "no_log": True},
+        {"ansible.builtin.assert": {"that": "ansible_facts.fastcache_seen.units == {}"}},
+        {"ansible.builtin.set_fact": {**facts, "cacheable": True}},
         {"fastcache_files": {"files": [second]}, "register": "differs"},
         {
             "ansible.builtin.assert": {
@@ -74,6 +82,7 @@ def test_only_what_differs_is_written_and_what_was_written_is_no_longer_known(
                     "as_seen is not changed",
                     f"differs.written == ['{path}']",
                     f"ansible_facts.fastcache_seen.files.keys() | list == ['{first['path']}']",
+                    "ansible_facts.fastcache_seen.units == {}",
                 ]
             }
         },

@@ -71,6 +71,8 @@ class World:
     kept: ledger.Ledger = field(default_factory=ledger.Ledger)
     chain: list[ledger.Entry] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
+    #: As the health service's setting replica-placement.
+    placement: str = "ring"
     unhealthy: set[str] = field(default_factory=set)
     behind: set[str] = field(default_factory=set)
     replicas: int = 1
@@ -221,7 +223,7 @@ class World:
     def replication(self) -> dict[str, Any]:
         return {
             "replication": bool(self.replicas), "replicas": self.replicas, "paused": False, "slotsDown": 0,
-            "slotsWithoutReplica": 0, "streams": [], "mains": dict(self.mains),
+            "slotsWithoutReplica": 0, "streams": [], "mains": dict(self.mains), "placement": self.placement,
         }  # fmt: skip
 
     # --- the lock -----------------------------------------------------------------------------------

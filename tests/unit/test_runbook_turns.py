@@ -132,3 +132,10 @@ def test_a_budget_that_copies_cannot_bear_is_refused_before_anything_is_done() -
     with pytest.raises(UsageError, match="where 3 racks have nodes; 2 have"):
         rolling.release_steps(world, "1.2.3")
     assert world.changing() == []
+
+
+def test_pairs_may_stand_in_one_rack_so_no_hosts_go_together() -> None:
+    world = World(fleet=fleet(TWO), placement="pairs")
+    with pytest.raises(UsageError, match="both nodes of a pair may stand in one rack"):
+        rolling.restart(world)
+    assert rolling.restart(World(fleet=fleet({}), placement="pairs")).steps
