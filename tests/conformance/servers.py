@@ -76,7 +76,7 @@ class Server:
         return connection
 
     def clean(self) -> None:
-        """Forget every key, and what a failed test may have left behind."""
+        """Forget every key and script, and what a failed test may have left behind."""
         connection = Connection(self.address)
         connection.ask("AUTH", TEST_PASSWORD)
         connection.ask("CONFIG", "SET", "requirepass", "")
@@ -85,6 +85,7 @@ class Server:
         if users:
             connection.ask("ACL", "DELUSER", *users)
         connection.ask("FLUSHALL")
+        connection.ask("SCRIPT", "FLUSH")
         connection.close()
 
     def hang_up(self) -> None:
