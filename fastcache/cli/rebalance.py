@@ -115,6 +115,11 @@ def show_plan(told: dict[str, Any]) -> None:
 @click.option(
     "--max-p99", type=click.FloatRange(0, 60_000), help="Milliseconds that the 99th of 100 answers may take."
 )
+@click.option(
+    "--max-share",
+    type=click.FloatRange(0.001, 1),
+    help="Part of the time in which steps of moves may be felt (usually 0.01); 1 if it is urgent.",
+)
 @click.option("--detach", is_flag=True, help="Return at once; 'status --watch' shows how far it is.")
 @service_options
 @directory_option
@@ -124,6 +129,7 @@ def start(
     *,
     max_mb: float | None,
     max_p99: float | None,
+    max_share: float | None,
     detach: bool,
     url: str | None,
     key_file: Path | None,
@@ -131,9 +137,9 @@ def start(
 ) -> None:
     """Move slots until every node has its fair share.
 
-    A budget holds until another is given; 0 takes it back.
+    A budget holds until another is given; 0 takes back megabytes and milliseconds.
     """
-    budget = {"replicas": replicas, "megabytesPerSecond": max_mb, "p99Ms": max_p99}
+    budget = {"replicas": replicas, "megabytesPerSecond": max_mb, "p99Ms": max_p99, "share": max_share}
     go(service_of(url, directory), secret(key_file), weights_from(weights), budget, detach=detach)
 
 
@@ -296,10 +302,12 @@ def bar() -> Iterator[Bar]:
 
 def at_pace(told: dict[str, Any]) -> str:
     """How fast, where that is limited."""
-    pace = told["pace"]
-    if not pace["megabytesPerSecond"]:
-        return ""
-    return f", at most {pace['megabytesPerSecond']:g} MB/s (answers: p99 {pace['p99Ms']:g} ms)"
+    pace, text = told["pace"], ""
+    if pace["megabytesPerSecond"]:
+        text += f", at most {pace['megabytesPerSecond']:g} MB/s (answers: p99 {pace['p99Ms']:g} ms)"
+    if pace.get("restSeconds"):
+        text += f", begun {pace['restSeconds']:g} s apart for the sake of clients"
+    return text
 
 
 def summary(told: dict[str, Any]) -> str:

@@ -457,7 +457,7 @@ class Service:
 
         `wish`: what an operator asked for, `how` it is called, and who hears of it before everybody.
         """
-        began = time.process_time()
+        began, started = time.process_time(), time.monotonic()
         base, admitting = self.restored, self.admit
         before = base or self.document
         document, events = self.draft(), list[Event]()
@@ -494,6 +494,8 @@ class Service:
         self.log("info", "topology", epoch=fresh.epoch, nodes=len(document["nodes"]))
         self.replication.note(events, fresh.epoch, wish, how)
         self.rebalance.note(moved)
+        if moved:
+            self.rebalance.pace.note_step(time.monotonic() - started)
         if self.replication.on:
             self.replication.push_all()
         return True

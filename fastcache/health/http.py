@@ -81,6 +81,8 @@ class Weighing(msgspec.Struct, forbid_unknown_fields=True):
         default=None, name="megabytesPerSecond"
     )
     p99_ms: Annotated[float, Meta(ge=0, le=60_000)] | None = msgspec.field(default=None, name="p99Ms")
+    # In which part of the time steps of moves may be felt.
+    share: Annotated[float, Meta(ge=0.001, le=1)] | None = None
 
 
 class Leaving(msgspec.Struct, forbid_unknown_fields=True):
@@ -498,7 +500,9 @@ class Face:
     async def rebalance_start(self, request: Request) -> Response:
         """Move slots until everybody has a fair share by weight."""
         told = await body(request, Weighing)
-        self.service.rebalance.start(told.weights, told.replicas, told.megabytes_per_second, told.p99_ms)
+        self.service.rebalance.start(
+            told.weights, told.replicas, told.megabytes_per_second, told.p99_ms, told.share
+        )
         await self.service.rebalance.saved_orders()
         return json(self.service.rebalance.told(), 202)
 

@@ -62,6 +62,8 @@ class Row:
     copied: int = 0
     keys: int = 0
     bytes: int = 0
+    # What the node has served since it began.
+    requests: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,8 @@ class View:
     # Whether new moves may begin, and whether those that copy are to be given up.
     running: bool = True
     cancelled: bool = False
+    # Whether the next move is to wait, for the sake of those who ask meanwhile.
+    rests: bool = False
 
 
 @dataclass(slots=True)
@@ -167,7 +171,7 @@ def decided(document: Document, planned: Sequence[Step], view: View, limits: Lim
             decision.tell(kind, move, why=f"{main} was replaced")
         else:
             carry_on(move, view, decision)
-    if view.running and not view.cancelled:
+    if view.running and not view.cancelled and not view.rests:
         begin(document, planned, view, limits, decision)
     return decision
 
@@ -360,4 +364,5 @@ def row_from(told: dict[str, Any]) -> tuple[str, Row]:
         copied=int(told.get("copied", 0)),
         keys=int(told.get("keys", 0)),
         bytes=int(told.get("bytes", 0)),
+        requests=int(told.get("requests", 0)),
     )

@@ -1,8 +1,11 @@
-"""How fast slots may be copied, so that nobody notices. Pure: figures in, figures out.
+"""How fast slots may move, so that nobody notices. Pure: figures in, figures out.
 
 What is measured is how long nodes that take part in moves take to answer a question of ours: it waits in the
 same queue as everybody's requests. While the slowest of a hundred answers takes longer than the budget
 allows, copying is slowed down; when there is room it goes faster again, step by step.
+
+Each step of a move is a new topology, which all nodes and proxies have to read. While clients ask, moves
+begin so far apart that those who wait for that stay few (`move-share`), whatever it costs on these machines.
 """
 
 from collections import deque
@@ -14,12 +17,22 @@ ENOUGH = 20
 # Bytes a second: where a budget of time begins, what it never falls below, and what it never exceeds.
 BEGIN, LEAST, MOST = 50e6, 0.5e6, 1000e6
 SLOWER, FASTER = 0.7, 1.1
+# A node that serves so many requests a second has clients who would notice. Our own questions are fewer.
+BUSY_REQUESTS = 200
+# Seconds over which requests are counted, at least.
+COUNTING = 0.1
+# Seconds that the next move waits, at most, and how much the last step counts among all.
+MOST_REST, WEIGHT = 5.0, 0.3
 
 
 class Pace:
     """The pace at this moment."""
 
     def __init__(self) -> None:
+        # Seconds of a step: until everybody has its topology.
+        self.step = 0.0
+        # Node -> (when its requests were counted, how many there had been, how many came in a second).
+        self.counted: dict[str, tuple[float, int, float]] = {}
         self.answers: deque[float] = deque(maxlen=WINDOW)
         # Bytes a second that one node may copy; 0 for no limit.
         self.now = 0.0
@@ -30,6 +43,25 @@ class Pace:
         """How long an answer took."""
         self.answers.append(milliseconds)
         self.fresh += 1
+
+    def note_step(self, seconds: float) -> None:
+        """How long it took to decide on a step of a move, and to bring it to everybody."""
+        self.step += (seconds - self.step) * (WEIGHT if self.step else 1.0)
+
+    def note_requests(self, node: str, requests: int, at: float) -> None:
+        """How many requests a node has served in its life."""
+        since, before, rate = self.counted.get(node, (at, requests, 0.0))
+        if requests < before:  # Another life.
+            since, before = at, requests
+        if at - since >= COUNTING:
+            since, before, rate = at, requests, (requests - before) / (at - since)
+        self.counted[node] = (since, before, rate)
+
+    def rest(self, share: float) -> float:
+        """Seconds from one move's beginning to the next's: steps may be felt in that part of the time."""
+        if not any(rate >= BUSY_REQUESTS for _, _, rate in self.counted.values()):
+            return 0.0
+        return min(self.step / share, MOST_REST)
 
     def p99(self) -> float:
         """What the 99th of a hundred answers took, ms."""

@@ -55,6 +55,8 @@ class Orders(msgspec.Struct, forbid_unknown_fields=False):
     # that takes part may take, ms. Zero for no limit.
     megabytes: float = 0.0
     p99_ms: float = 0.0
+    # The part of the time in which steps may be felt; 0 for what the settings say.
+    share: float = 0.0
     # Copies of every slot, when that was changed here; negative: as the configuration says.
     replicas: int = -1
     # Nodes that have joined since and wait for slots.
@@ -110,6 +112,8 @@ class Rebalance:
         self.pace = Pace()
         # What each node was told last.
         self.paces: dict[str, int] = {}
+        # When the last move began, by the monotonic clock.
+        self.begun_at = float("-inf")
 
     # --- what is kept -------------------------------------------------------------------------------
 
@@ -175,6 +179,7 @@ class Rebalance:
         replicas: int | None = None,
         megabytes: float | None = None,
         p99_ms: float | None = None,
+        share: float | None = None,
     ) -> None:
         """Give every node its share, nothing to those of weight 0; or change how many copies there are."""
         if replicas is not None:
@@ -207,7 +212,7 @@ class Rebalance:
                 "keys_total": 0,
             }
         )
-        budget = {"replicas": replicas, "megabytes": megabytes, "p99_ms": p99_ms}
+        budget = {"replicas": replicas, "megabytes": megabytes, "p99_ms": p99_ms, "share": share}
         fresh |= {name: value for name, value in budget.items() if value is not None}
         self.order(state="running", weights=wanted, phase="mains", newcomers=[], **fresh)
         told = {"weights": wanted} | ({} if replicas is None else {"replicas": replicas})
@@ -309,7 +314,18 @@ class Rebalance:
             running=self.orders.state == "running",
             replicated=self.service.replication.on,
             cancelled=self.orders.state == "cancelled",
+            rests=self.rests,
         )
+
+    @property
+    def rests(self) -> bool:
+        """Whether it is too early for the next move."""
+        return time.monotonic() < self.begun_at + self.pace.rest(self.share)
+
+    @property
+    def share(self) -> float:
+        """The part of the time in which steps may be felt."""
+        return self.orders.share or self.service.settings.move_share
 
     def decided(self, document: Document) -> Decision:
         """The moves and slots of the next topology."""
@@ -331,10 +347,12 @@ class Rebalance:
         The taker first: from then on it holds requests for these slots until the giver has sent everything.
         """
         deliver = self.service.replication.deliver
+        begun = {move["id"] for move in before.get("moves", ())}
+        givers = sorted({move["from"] for move in after["moves"] if move["id"] not in begun})
+        # Before anything is copied. Whoever has lived anew since it was told knows nothing of it.
+        await asyncio.gather(*(self.tell_pace(name) for name in givers))
         if self.service.replication.on:
             # A giver may count on the taker as a replica: it must know first by which stream slots go.
-            begun = {move["id"] for move in before.get("moves", ())}
-            givers = sorted({move["from"] for move in after["moves"] if move["id"] not in begun})
             await asyncio.gather(*(deliver(name, body) for name in givers))
         known = {move["id"] for move in before.get("moves", ()) if move["state"] == FLIPPED}
         fresh = [m for m in after["moves"] if m["state"] == FLIPPED and m["id"] not in known]
@@ -356,6 +374,8 @@ class Rebalance:
         for event in events:
             fields = dict(event.fields)
             move, slots = str(fields["move"]), int(str(fields["slots"]))
+            if event.kind == "move-begun":
+                self.begun_at = time.monotonic()
             if event.kind == "move-done":
                 row = self.rows.get((str(fields["to"]), move))
                 self.orders.slots_moved += slots
@@ -433,6 +453,8 @@ class Rebalance:
         if self.decided(self.service.document).events:
             self.orders.waits = ""
             self.service.touch()
+        elif self.rests:
+            self.orders.waits = ""
         else:
             self.orders.waits = f"{left[0].giver} and {left[0].taker} must both be well"
         return None
@@ -482,23 +504,31 @@ class Rebalance:
         for told in reply if isinstance(reply, list) else ():
             move, row = moves.row_from(pairs_of(told))
             self.rows[name, move] = row
+            self.pace.note_requests(name, row.requests, began)
 
     async def keep_pace(self) -> None:
         """Tell givers how fast they may copy, whenever that changes."""
-        orders = self.orders
-        pace = self.pace.next(orders.megabytes * 1e6, orders.p99_ms)
-        givers = {move["from"] for move in self.under_way}
-        self.paces = {name: told for name, told in self.paces.items() if name in givers}
-        for name in sorted(givers):
-            record = self.service.registry.find(name, "node")
-            if record and self.paces.get(name, 0) != pace and not self.service.stopping.is_set():
-                words = ("FASTCACHE", "MOVE", "PACE", str(pace))
-                try:
-                    reply = await self.service.prober.tell(record.member, *words)
-                except (TimeoutError, OSError):
-                    continue
-                if not isinstance(reply, ErrorReply):
-                    self.paces[name] = pace
+        pace = self.pace.next(*self.budget)
+        for name in sorted({move["from"] for move in self.under_way}):
+            if self.paces.get(name) != pace and not self.service.stopping.is_set():
+                await self.tell_pace(name)
+
+    @property
+    def budget(self) -> tuple[float, float]:
+        """Bytes a second and milliseconds of an answer that were ordered (0: no limit)."""
+        return self.orders.megabytes * 1e6, self.orders.p99_ms
+
+    async def tell_pace(self, name: str) -> None:
+        """Tell a giver how fast it may copy."""
+        self.paces.pop(name, None)
+        record, pace = self.service.registry.find(name, "node"), self.pace.next(*self.budget)
+        try:
+            words = ("FASTCACHE", "MOVE", "PACE", str(pace))
+            reply = await self.service.prober.tell(record.member, *words) if record else None
+        except (TimeoutError, OSError):
+            return
+        if not isinstance(reply, ErrorReply):
+            self.paces[name] = pace
 
     async def ask_to_keep(self, giver: str, move: str) -> None:
         """Have a giver keep slots whose taker has fallen, unless they were handed over already."""
@@ -639,10 +669,15 @@ class Rebalance:
             "seconds": round((orders.finished or now) - orders.started, 1) if orders.started else 0.0,
             "secondsLeft": round(left / self.rate(), 1) if active else 0.0,
             "weights": orders.weights,
-            "budget": {"megabytesPerSecond": orders.megabytes, "p99Ms": orders.p99_ms},
+            "budget": {
+                "megabytesPerSecond": orders.megabytes,
+                "p99Ms": orders.p99_ms,
+                "share": self.share,
+            },
             "pace": {
                 "megabytesPerSecond": round(self.pace.now / 1e6, 2),
                 "p99Ms": round(self.pace.p99(), 2),
+                "restSeconds": round(self.pace.rest(self.share), 2),
             },
             "phase": orders.phase,
             "replicas": self.replicas,

@@ -113,6 +113,15 @@ class Settings(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_field
     move_slots: Annotated[
         int, Meta(ge=1, le=16384, description="Slots that move at once from one node to another.")
     ] = 512
+    move_share: Annotated[
+        float,
+        Meta(
+            ge=0.001,
+            le=1,
+            description="Part of the time in which steps of moves may be felt while clients ask: "
+            "with less, moves begin further apart.",
+        ),
+    ] = 0.01
     settle: Annotated[
         float,
         Meta(ge=0, le=600, description="Seconds of quiet among joining nodes before the first placement."),

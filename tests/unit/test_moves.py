@@ -120,6 +120,19 @@ def test_a_move_is_copied_flipped_and_over() -> None:
     assert document["moves"] == []
 
 
+def test_who_rests_begins_nothing_and_ends_what_is_under_way() -> None:
+    document = cluster({"a": 100, "b": 100, "c": 100})
+    document = weighed(document, {"a": 100, "b": 100, "c": 0})
+    resting, decision = after(document, View(well("a", "b", "c"), rests=True))
+    assert not decision.events
+    assert not resting.get("moves")
+    begun, _ = after(document, View(well("a", "b", "c")))
+    (move, *_) = begun["moves"]
+    rows = {(move[side], move["id"]): moves.Row("streaming") for side in ("from", "to")}
+    _, decision = after(begun, View(well("a", "b", "c"), rows=rows, rests=True))
+    assert [event.kind for event in decision.events] == ["move-flipped"]
+
+
 @pytest.mark.parametrize("fallen", ["a", "b"])
 def test_what_is_being_copied_is_given_up_when_either_falls(fallen: str) -> None:
     document = weighed(cluster({"a": 100}), {"a": 100, "b": 100})

@@ -1,6 +1,6 @@
 """How fast slots are copied follows what nodes bear."""
 
-from fastcache.health.pace import BEGIN, LEAST, Pace
+from fastcache.health.pace import BEGIN, BUSY_REQUESTS, LEAST, MOST_REST, Pace
 
 
 def asked(pace: Pace, milliseconds: float, count: int = 100) -> None:
@@ -52,3 +52,39 @@ def test_a_change_must_show_before_the_next() -> None:
     asked(pace, 9)
     once = pace.next(0, 5)
     assert pace.next(0, 5) == once
+
+
+def served(pace: Pace, node: str, a_second: int, since: float = 0.0) -> None:
+    for tenth in range(11):
+        pace.note_requests(node, a_second * tenth // 10, since + tenth / 10)
+
+
+def test_moves_begin_far_apart_while_clients_ask_and_at_once_while_nobody_does() -> None:
+    pace = Pace()
+    pace.note_step(0.02)
+    served(pace, "a", BUSY_REQUESTS // 2)
+    assert pace.rest(0.01) == 0.0
+    served(pace, "b", BUSY_REQUESTS * 2)
+    assert round(pace.rest(0.01), 6) == 2.0
+    served(pace, "b", 1, since=10)  # Another life, in which nobody asks.
+    assert pace.rest(0.01) == 0.0
+
+
+def test_the_rest_follows_what_steps_cost_and_has_an_end() -> None:
+    pace = Pace()
+    served(pace, "a", 10_000)
+    assert pace.rest(0.01) == 0.0  # Nothing is known yet.
+    pace.note_step(0.010)
+    first = pace.rest(0.01)
+    pace.note_step(0.030)
+    assert first < pace.rest(0.01) < 3.0
+    for _ in range(20):
+        pace.note_step(0.5)
+    assert pace.rest(0.01) == MOST_REST
+
+
+def test_a_share_of_everything_means_no_rest_worth_the_name() -> None:
+    pace = Pace()
+    served(pace, "a", 10_000)
+    pace.note_step(0.02)
+    assert pace.rest(1.0) == 0.02

@@ -92,7 +92,7 @@ pub fn moves(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
 pub fn keep(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     if args.is(2, "PACE") {
         let bytes = u64::try_from(args.integer(3)?).map_err(|_| Fault::NOT_INTEGER)?;
-        replication::moves::pace(ctx.engine, bytes)?;
+        replication::moves::pace(ctx.engine, bytes);
         ctx.out.ok();
         return Ok(());
     }

@@ -70,7 +70,8 @@ pub struct Moves {
     pub(super) due: SlotSet,
 }
 
-/// How fast the copies of moves may be sent: bytes in a second, so that those who ask for something else are served.
+/// How fast the copies of moves may be sent, so that those who ask for something else are served: bytes in a second, as
+/// somebody has ordered, and while clients ask a small part of the time, in small pieces.
 #[derive(Default)]
 pub struct Pace {
     /// Zero for no limit.
@@ -79,15 +80,35 @@ pub struct Pace {
     left: i64,
     /// When that was worked out, us of the steady clock.
     at: u64,
+    /// Requests that had been served when they were last counted, and when that was, us.
+    counted: (u64, u64),
+    /// Whether clients ask for so much that copies give way.
+    busy: bool,
+    /// Until when nothing is copied, us.
+    rests_until: u64,
 }
 
 impl Pace {
-    /// Share what may be copied now out to the moves that copy.
-    pub fn allow(&mut self, sources: &mut [Source], now: u64) {
+    /// Share what may be copied now out to the moves that copy. `served`: requests, since the process began.
+    pub fn allow(&mut self, sources: &mut [Source], now: u64, served: u64) {
+        let (before, counted_at) = self.counted;
+        let passed = now.saturating_sub(counted_at);
+        if counted_at == 0 {
+            // Not known yet.
+            (self.busy, self.counted) = (true, (served, now));
+        } else if passed >= COUNTING_US {
+            self.busy = served.saturating_sub(before).saturating_mul(1_000_000) / passed >= BUSY_REQUESTS;
+            self.counted = (served, now);
+        }
         let copies = |source: &Source| !source.moves.is_empty() && !source.whole;
+        let mut set = |most: Option<i64>| {
+            sources.iter_mut().filter(|source| copies(source)).for_each(|source| source.allowance = most);
+        };
+        if self.busy && now < self.rests_until {
+            return set(Some(0));
+        }
         if self.bytes_a_second == 0 {
-            sources.iter_mut().filter(|source| copies(source)).for_each(|source| source.allowance = None);
-            return;
+            return set(self.busy.then_some(PIECE));
         }
         let fresh = u128::from(self.bytes_a_second) * u128::from(now.saturating_sub(self.at)) / 1_000_000;
         let most = (self.bytes_a_second / 10).max(1) as i64;
@@ -95,15 +116,30 @@ impl Pace {
         self.at = now;
         let among = sources.iter().filter(|source| copies(source)).count() as i64;
         for source in sources.iter_mut().filter(|source| copies(source)) {
-            source.allowance = Some(self.left / among.max(1));
+            let share = self.left / among.max(1);
+            source.allowance = Some(if self.busy { share.min(PIECE) } else { share });
         }
     }
 
-    /// Take away what was copied since it was allowed.
-    pub fn spend(&mut self, allowed: i64, left: i64) {
-        self.left -= allowed - left;
+    /// Take away what was copied since it was allowed, which began and ended then, us.
+    pub fn spend(&mut self, allowed: i64, left: i64, began: u64, ended: u64) {
+        if allowed == left {
+            return;
+        }
+        if self.bytes_a_second != 0 {
+            self.left -= allowed - left;
+        }
+        self.rests_until = ended + ended.saturating_sub(began) * RESTS;
     }
 }
+
+/// A node is busy with so many requests in a second, counted over so long, us. Who looks how moves get on asks less.
+const BUSY_REQUESTS: u64 = 200;
+const COUNTING_US: u64 = 50_000;
+/// What a busy node copies at a time, bytes, and how many times as long it then copies nothing. Whoever gets the copies has
+/// about as much to do with them.
+const PIECE: i64 = 32 << 10;
+const RESTS: u64 = 9;
 
 /// A move of which everything has come.
 struct Taken {
@@ -277,10 +313,8 @@ pub fn keep(engine: &mut Engine, id: &str) -> Done {
 }
 
 /// FASTCACHE MOVE PACE: how many bytes of copies moves may send in a second; zero for no limit.
-pub fn pace(engine: &mut Engine, bytes_a_second: u64) -> Done {
-    let none = || Fault::new("GONE this node takes part in no move");
-    engine.replication.as_mut().ok_or_else(none)?.pace.bytes_a_second = bytes_a_second;
-    Ok(())
+pub fn pace(engine: &mut Engine, bytes_a_second: u64) {
+    engine.replication.get_or_insert_default().pace.bytes_a_second = bytes_a_second;
 }
 
 /// FASTCACHE MOVES: a map for each move that this node takes part in.
@@ -309,7 +343,7 @@ pub fn tell(engine: &Engine, out: &mut Reply, now: u64) {
         let copied = source.map(|source| source.copied).or(sink.map(|sink| sink.copied));
         let bytes = source.map(|source| source.bytes).or(sink.map(|sink| sink.bytes));
         let keys: usize = one.slots.iter().map(|slot| engine.store.len_of_slot(slot)).sum();
-        out.map(10);
+        out.map(11);
         for (field, value) in
             [("move", one.id.as_str()), ("peer", name(one.peer)), ("direction", direction(one)), ("state", state)]
         {
@@ -323,6 +357,7 @@ pub fn tell(engine: &Engine, out: &mut Reply, now: u64) {
             ("total", one.slots.len() as u64),
             ("keys", keys as u64),
             ("bytes", bytes.unwrap_or(0)),
+            ("requests", engine.stats.commands),
         ] {
             out.bulk(field.as_bytes());
             out.integer(value as i64);

@@ -268,22 +268,54 @@ fn a_move_copies_no_faster_than_it_is_told_and_ends_all_the_same() {
     pair.give(&copying);
     pair.take(&copying);
     assert_eq!(pair.connect(), None);
-    moves::pace(&mut pair.giver.engine, 500_000).unwrap();
+    moves::pace(&mut pair.giver.engine, 500_000);
+    let seconds = copied_in(&mut pair, 0, 0, 0);
+    assert!(seconds > 1.8, "a megabyte takes two seconds, not {seconds}");
+}
+
+/// How many seconds it takes to copy everything while a giver serves so many requests in every millisecond, after so many
+/// before, and a turn that copies something takes so many ms.
+fn copied_in(pair: &mut Pair, requests: u64, mut served: u64, cost: u64) -> f64 {
     let (began, mut turns) = (pair.now, 0);
     loop {
         let replication = pair.giver.engine.replication.as_mut().unwrap();
         if replication.sources[0].whole {
-            break;
+            return (pair.now - began) as f64 / 1000.0;
         }
-        replication.pace.allow(&mut replication.sources, pair.now * 1000);
-        let allowed = replication.sources[0].allowance.unwrap();
+        replication.pace.allow(&mut replication.sources, pair.now * 1000, served);
+        let (allowed, start) = (replication.sources[0].allowance, pair.now);
         pair.turn();
+        served += requests * (pair.now - start);
         let replication = pair.giver.engine.replication.as_mut().unwrap();
-        let left = replication.sources[0].allowance.unwrap();
-        replication.pace.spend(allowed, left);
+        if let (Some(allowed), Some(left)) = (allowed, replication.sources[0].allowance) {
+            if allowed != left {
+                pair.now += cost;
+            }
+            replication.pace.spend(allowed, left, start * 1000, (start + cost) * 1000);
+        }
         turns += 1;
         assert!(turns < 10_000, "it ends");
     }
-    let seconds = (pair.now - began) as f64 / 1000.0;
-    assert!(seconds > 1.8, "a megabyte takes two seconds, not {seconds}");
+}
+
+#[test]
+fn copies_give_way_to_clients_who_ask() {
+    let copied = |requests| {
+        let mut pair = Pair::new(12);
+        let long = "x".repeat(10_000);
+        (0..200).for_each(|number| drop(pair.ask(&["SET", &format!("k{number}"), &long])));
+        let copying = document(2, "a", "copying");
+        pair.give(&copying);
+        pair.take(&copying);
+        assert_eq!(pair.connect(), None);
+        // It is known before whether clients ask.
+        let replication = pair.giver.engine.replication.as_mut().unwrap();
+        replication.pace.allow(&mut [], pair.now * 1000, 0);
+        pair.now += 100;
+        copied_in(&mut pair, requests, 100 * requests, 20)
+    };
+    let (idle, busy) = (copied(0), copied(5));
+    // Two megabytes are some 50 pieces, each of which is followed by a rest of nine times as long.
+    assert!(busy > 50.0 * 0.2, "busy: {busy} s");
+    assert!(idle < busy / 5.0, "idle: {idle} s, busy: {busy} s");
 }

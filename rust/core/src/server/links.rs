@@ -19,6 +19,10 @@ use std::time::Duration;
 /// Connections to mains begun in one turn.
 const CONNECTS: usize = 4;
 
+fn steady_us() -> u64 {
+    crate::clock::steady_ns() / 1000
+}
+
 impl EventLoop {
     /// One turn of all streams; see the module's page.
     pub(super) fn replicate(&mut self) {
@@ -30,7 +34,7 @@ impl EventLoop {
         self.cut_the_silent(now);
         replication::moves::settle(&mut self.engine, now);
         replication::drop_stray(&mut self.engine);
-        strict::release(&mut self.engine, crate::clock::steady_ns() / 1000);
+        strict::release(&mut self.engine, steady_us());
         let kept = self.engine.settings.size(Name::repl_backlog_size);
         self.engine.tail.trim(kept);
     }
@@ -95,14 +99,14 @@ impl EventLoop {
     }
 
     fn feed_replicas(&mut self) {
-        let now = crate::clock::steady_ns() / 1000;
+        let now = steady_us();
         let Some(mut replication) = self.engine.replication.take() else { return };
         let bound = self.engine.settings.number(Name::max_unreplicated_ms) as u64;
         replication.note_lag(self.engine.tail.seq(), now / 1000, bound);
         let squeezes = self.engine.settings.is_on(Name::repl_compression);
         let mut fed = Vec::new();
         let Replication { sources, pace, counts, comparing, .. } = &mut *replication;
-        pace.allow(sources, now);
+        pace.allow(sources, now, self.engine.stats.commands);
         for source in sources {
             let Some(client) = self.engine.clients.get_mut(source.token) else { continue };
             let before = client.pending.len();
@@ -110,10 +114,10 @@ impl EventLoop {
                 continue;
             }
             source.squeezes = squeezes;
-            let allowed = source.allowance;
+            let (allowed, began) = (source.allowance, if source.allowance.is_some() { steady_us() } else { 0 });
             let pumped = source.pump(&mut self.engine.tail, &self.engine.store, &mut client.pending, now);
             if let (Some(allowed), Some(left)) = (allowed, source.allowance) {
-                pace.spend(allowed, left);
+                pace.spend(allowed, left, began, steady_us());
             }
             if pumped.is_ok() {
                 let spoke = client.pending.len() > before;
@@ -178,7 +182,7 @@ impl EventLoop {
             compare::read(&mut self.engine, client, args, steady_ms());
         }
         if touched.is_some() || !client.held.is_empty() {
-            let now = crate::clock::steady_ns() / 1000; // After the request has run: a lease is looked at last.
+            let now = steady_us(); // After the request has run: a lease is looked at last.
             strict::hold(&mut self.engine, client, touched, &mut self.reply, start, now);
         }
     }
