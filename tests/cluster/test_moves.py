@@ -72,8 +72,8 @@ def hurry(cluster: Embedded) -> None:
 class Load:
     """Clients behind the balancer that write and count without a pause, and note what they were told."""
 
-    def __init__(self, port: int, clients: int = 3, keys: int = 120) -> None:
-        self.port, self.keys = port, keys
+    def __init__(self, port: int, clients: int = 3, keys: int = 120, password: str | None = None) -> None:
+        self.port, self.keys, self.password = port, keys, password
         self.failed: list[str] = []
         self.history: list[Operation] = []
         self.lock = threading.Lock()
@@ -83,7 +83,7 @@ class Load:
             one.start()
 
     def work(self, number: int) -> None:
-        client = redis.Redis(port=self.port, socket_timeout=30, retry=None)
+        client = redis.Redis(port=self.port, password=self.password, socket_timeout=30, retry=None)
         turn = 0
         while not self.ending.is_set():
             turn += 1

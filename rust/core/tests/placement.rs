@@ -249,6 +249,44 @@ fn copies_stand_in_other_racks_and_are_even_where_racks_are_even() {
     }
 }
 
+/// Slots of which two copies, the main included, stand in one rack.
+fn sharing_a_rack(members: &[Member], placement: &Placement) -> usize {
+    let shares = |slot: &u16| {
+        let copies = placement.replicas(*slot).iter().copied().chain([placement.main(*slot)]);
+        let mut racks: Vec<&str> = copies.map(|index| members[usize::from(index)].rack.as_str()).collect();
+        let all = racks.len();
+        racks.sort_unstable();
+        racks.dedup();
+        racks.len() < all
+    };
+    (0..16_384).filter(shares).count()
+}
+
+#[test]
+fn whoever_comes_and_goes_no_slot_has_two_copies_in_a_rack_while_racks_allow_it() {
+    // Racks, nodes of each and copies: with one node less, or one more, no rack has more than its part of all.
+    for (racks, each, replicas) in [(3, 2, 1), (3, 4, 1), (4, 2, 2), (5, 2, 1), (5, 3, 2), (6, 2, 3)] {
+        let what = format!("{racks} racks of {each}, {replicas} copies");
+        let whole: Vec<Member> = (0..racks * each).map(|number| member(number, racks * each, racks, 100)).collect();
+        let settings = Settings { replicas, ..Settings::default() };
+        let then = Settings { keep_mains: true, ..settings };
+        let mut now = whole[..whole.len() - 1].to_vec();
+        let mut placement = place(&now, None, &settings).unwrap();
+        assert_eq!(sharing_a_rack(&now, &placement), 0, "{what}: at first");
+        for gone in [None, Some(0), None, Some(1), Some(whole.len() - 1), None] {
+            let members: Vec<Member> =
+                (0..whole.len()).filter(|&number| Some(number) != gone).map(|number| whole[number].clone()).collect();
+            let before = carried(&placement, &now, &members, replicas);
+            // As slots move: first the mains, and their copies follow.
+            let moved = place(&members, Some(&before), &settings).unwrap();
+            placement = place(&members, Some(&moved), &then).unwrap();
+            now = members;
+            assert_eq!(sharing_a_rack(&now, &placement), 0, "{what}: without {gone:?}");
+            assert_eq!(place(&now, Some(&placement), &then).unwrap(), placement, "{what}: a second look");
+        }
+    }
+}
+
 #[test]
 fn a_replica_takes_over_the_slots_of_a_member_that_left() {
     let settings = Settings { replicas: 1, ..Settings::default() };

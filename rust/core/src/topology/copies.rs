@@ -2,7 +2,8 @@
 //!
 //! Replicas are bounded like mains, but placement rules come before evenness where the two collide: never the main's
 //! host while another host exists, its rack only when no other rack has room. Copies that exist and keep the rules
-//! stay where they are; when a slot's main and a replica change places, the old main keeps its data as the replica.
+//! stay where they are; when a slot's main and a replica change places, the old main keeps its data as the replica. Only
+//! where a copy shares a rack and nobody elsewhere has room, it changes places with one that can stand in its stead.
 
 use std::collections::HashMap;
 
@@ -103,7 +104,8 @@ pub(super) fn spread(members: &[Member], previous: Option<&Placement>, ring: &Ri
         homeless -= (stride + 1 - chosen.len()) as u32; // More copies asked for than there are members.
     }
     for _ in 0..MOST_ROUNDS {
-        if !crew.settle(ring, placement) {
+        let settled = crew.settle(ring, placement);
+        if !crew.exchange(placement) && !settled {
             break;
         }
     }
@@ -292,5 +294,61 @@ impl<'a> Crew<'a> {
         parted
             .or_else(|| if load.count > load.low { offered(now, Room::BelowShare) } else { None })
             .or_else(|| if load.count > stretched(load) { offered(now, Room::WithinShare) } else { None })
+    }
+
+    /// Have copies that share a rack with another of their slot change places with copies elsewhere that would not, if
+    /// there are any: everybody holds as many as before. Says whether any did.
+    fn exchange(&self, placement: &mut Placement) -> bool {
+        let stride = placement.stride;
+        let mut by_rack: HashMap<u32, Vec<u16>> = HashMap::new();
+        for (index, _) in self.loads.iter().enumerate().filter(|(_, load)| load.high > 0) {
+            by_rack.entry(self.rack[index]).or_default().push(index as u16);
+        }
+        let mut racks: Vec<u32> = by_rack.keys().copied().collect();
+        racks.sort_unstable();
+        let mut held: Vec<Vec<usize>> = Vec::new();
+        // (holder, rack) -> how many of its copies have been looked at for a copy of that rack.
+        let mut looked: HashMap<(u16, u32), usize> = HashMap::new();
+        let mut any = false;
+        for entry in 0..placement.replicas.len() {
+            let index = placement.replicas[entry];
+            if index == NOBODY || self.alone_in(self.rack[usize::from(index)], placement, entry) {
+                continue;
+            }
+            if held.is_empty() {
+                held = vec![Vec::new(); self.members.len()];
+                for (other, &holder) in placement.replicas.iter().enumerate().filter(|&(_, &holder)| holder != NOBODY) {
+                    held[usize::from(holder)].push(other);
+                }
+            }
+            let here = self.rack[usize::from(index)];
+            let elsewhere = racks.iter().filter(|&&rack| self.alone_in(rack, placement, entry));
+            let found = elsewhere.flat_map(|rack| &by_rack[rack]).find_map(|&holder| {
+                let all = &held[usize::from(holder)];
+                let next = looked.entry((holder, here)).or_insert(0);
+                while let Some(&other) = all.get(*next) {
+                    *next += 1;
+                    let same_slot = other / stride == entry / stride;
+                    if placement.replicas[other] == holder && !same_slot && self.alone_in(here, placement, other) {
+                        return Some((other, holder));
+                    }
+                }
+                None
+            });
+            if let Some((other, holder)) = found {
+                placement.replicas[entry] = holder;
+                placement.replicas[other] = index;
+                any = true;
+            }
+        }
+        any
+    }
+
+    /// Whether nobody else who holds the slot of a copy stands in that rack.
+    fn alone_in(&self, rack: u32, placement: &Placement, entry: usize) -> bool {
+        let (slot, stride) = (entry / placement.stride, placement.stride);
+        let copies = slot * stride..(slot + 1) * stride;
+        let others = copies.filter(|&other| other != entry).map(|other| placement.replicas[other]);
+        others.chain([placement.mains[slot]]).all(|other| other == NOBODY || self.rack[usize::from(other)] != rack)
     }
 }
