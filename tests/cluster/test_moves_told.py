@@ -1,9 +1,10 @@
-"""A rebalance as operators see it: the stream of progress, metrics, and the list of events."""
+"""A rebalance as operators see it: stream of progress, metrics, list of events; and budgets that are kept."""
 
 import json
 import os
 import re
 import threading
+import time
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from tests.cluster.test_moves import Watched, eventually
 
 KEYS = 3000
+VALUE_BYTES = 1000
 
 
 class Stream(threading.Thread):
@@ -37,14 +39,19 @@ def metrics(url: str) -> dict[str, float]:
     return {match[1]: float(match[2]) for match in found if match}
 
 
+def fill(world: Watched, keys: int) -> None:
+    """So many keys, of which half are to move."""
+    pipe = world.nodes.client("a").pipeline(transaction=False)
+    for number in range(keys):
+        pipe.set(f"key:{number}", os.urandom(VALUE_BYTES))  # It would be squeezed on its way otherwise.
+    pipe.execute()
+
+
 def test_a_rebalance_is_told_while_it_runs_and_afterwards(tmp_path: Path) -> None:
     world = Watched(tmp_path)
     try:
         world.begin()
-        pipe = world.nodes.client("a").pipeline(transaction=False)
-        for number in range(KEYS):
-            pipe.set(f"key:{number}", os.urandom(1000))  # It would be squeezed on its way otherwise.
-        pipe.execute()
+        fill(world, KEYS)
         url = world.service.url
         assert metrics(url)["rebalance_in_progress"] == 0
         stream = Stream(url)
@@ -73,5 +80,61 @@ def test_a_rebalance_is_told_while_it_runs_and_afterwards(tmp_path: Path) -> Non
         # A machine with other work to do may take a node for dead: then it is begun again, and both are told.
         assert (begun - gone, after["fastcache_rebalance_given_up"]) == (1, gone)
         assert (kinds.count("move-flipped"), kinds.count("move-done")) == (1, 1)
+    finally:
+        world.end()
+
+
+def test_a_budget_of_bytes_is_kept_at_every_moment(tmp_path: Path) -> None:
+    world, budget = Watched(tmp_path), 400_000
+    try:
+        world.begin()
+        fill(world, KEYS)
+        taker = world.nodes.client("b")
+        wish = {"weights": {"b": 100}, "megabytesPerSecond": budget / 1e6}
+        # What is known of the bytes: that many values of that size are there, whoever counts.
+        began, seen = time.monotonic(), list[tuple[float, int]]()
+        assert world.service.ask("POST", "/rebalance/start", wish)[0] == 202
+        deadline = began + 240
+        while world.told()["state"] != "idle" or world.mains() != {"a", "b"}:
+            come = taker.dbsize() * VALUE_BYTES
+            seen.append((time.monotonic() - began, come))
+            assert seen[-1][0] < deadline - began, world.told()
+            time.sleep(0.05)
+        # A tenth of a second's worth may have been saved up, and what is in a piece is sent whole.
+        slack = budget / 10 + 64_000
+        assert [(at, come) for at, come in seen if come > budget * at + slack] == []
+        told, there = world.told(), taker.dbsize() * VALUE_BYTES
+        assert there > KEYS * VALUE_BYTES / 4
+        assert told["bytesMoved"] >= there, "all that came is counted"
+        assert told["bytesMoved"] <= budget * told["seconds"] + slack, "as the service counts and measures"
+        assert told["bytesMoved"] <= budget * seen[-1][0] + slack, "and as the clock on the wall does"
+        print(f"{told['bytesMoved']} bytes in {told['seconds']} s, {seen[-1][0]:.1f} s on the wall")
+    finally:
+        world.end()
+
+
+def test_answers_that_take_longer_than_the_budget_slow_it_down_and_shorter_ones_let_it_go_again(
+    tmp_path: Path,
+) -> None:
+    world = Watched(tmp_path)
+    try:
+        world.begin()
+        fill(world, 2 * KEYS)
+
+        def pace() -> float:
+            return metrics(world.service.url)["fastcache_rebalance_pace_bytes_per_second"]
+
+        # No node answers within a microsecond: whatever the machine, that is too slow.
+        wish = {"weights": {"b": 100}, "megabytesPerSecond": 0.8, "p99Ms": 0.001}
+        assert world.service.ask("POST", "/rebalance/start", wish)[0] == 202
+        eventually(lambda: pace() == 500_000, "it is as slow as it may become")
+        eventually(lambda: metrics(world.service.url)["fastcache_rebalance_p99_seconds"] > 0, "and says why")
+        assert world.told()["state"] == "running", "it has slowed down while there was something to copy"
+        # And none takes a minute, for then it would be taken for dead.
+        assert world.service.ask("POST", "/rebalance/start", {"p99Ms": 60_000})[0] == 202
+        eventually(lambda: pace() == 800_000, "it goes as fast as its megabytes allow")
+        eventually(lambda: world.told()["state"] == "idle" and world.mains() == {"a", "b"}, "it ends")
+        told = world.told()
+        assert told["seconds"] > told["bytesMoved"] / 800_000 - 0.2
     finally:
         world.end()
