@@ -493,9 +493,7 @@ class Service:
         self.announce(fresh)
         self.log("info", "topology", epoch=fresh.epoch, nodes=len(document["nodes"]))
         self.replication.note(events, fresh.epoch, wish, how)
-        self.rebalance.note(moved)
-        if moved:
-            self.rebalance.pace.note_step(time.monotonic() - started)
+        self.rebalance.note(moved, time.monotonic() - started)
         if self.replication.on:
             self.replication.push_all()
         return True

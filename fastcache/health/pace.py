@@ -21,16 +21,16 @@ SLOWER, FASTER = 0.7, 1.1
 BUSY_REQUESTS = 200
 # Seconds over which requests are counted, at least.
 COUNTING = 0.1
-# Seconds that the next move waits, at most, and how much the last step counts among all.
-MOST_REST, WEIGHT = 5.0, 0.3
+# Seconds that the next move waits, at most.
+MOST_REST = 5.0
 
 
 class Pace:
     """The pace at this moment."""
 
     def __init__(self) -> None:
-        # Seconds of a step: until everybody has its topology.
-        self.step = 0.0
+        # Seconds that steps have taken, each until everybody has its topology, since a move was begun last.
+        self.steps = 0.0
         # Node -> (when its requests were counted, how many there had been, how many came in a second).
         self.counted: dict[str, tuple[float, int, float]] = {}
         self.answers: deque[float] = deque(maxlen=WINDOW)
@@ -44,9 +44,9 @@ class Pace:
         self.answers.append(milliseconds)
         self.fresh += 1
 
-    def note_step(self, seconds: float) -> None:
-        """How long it took to decide on a step of a move, and to bring it to everybody."""
-        self.step += (seconds - self.step) * (WEIGHT if self.step else 1.0)
+    def note_step(self, seconds: float, *, begins: bool = False) -> None:
+        """How long a step of moves took, until everybody had it; whether one begins by it."""
+        self.steps = seconds + (0.0 if begins else self.steps)
 
     def note_requests(self, node: str, requests: int, at: float) -> None:
         """How many requests a node has served in its life."""
@@ -61,7 +61,7 @@ class Pace:
         """Seconds from one move's beginning to the next's: steps may be felt in that part of the time."""
         if not any(rate >= BUSY_REQUESTS for _, _, rate in self.counted.values()):
             return 0.0
-        return min(self.step / share, MOST_REST)
+        return min(self.steps / share, MOST_REST)
 
     def p99(self) -> float:
         """What the 99th of a hundred answers took, ms."""

@@ -369,13 +369,15 @@ class Rebalance:
         await asyncio.gather(*(deliver(name, body) for name in sorted({move["from"] for move in fresh})))
         return True
 
-    def note(self, events: list[Event]) -> None:
-        """Count what has become of moves, once it is in force."""
+    def note(self, events: list[Event], seconds: float) -> None:
+        """Count what has become of moves, once it is in force; that took so long."""
+        if events:
+            begins = any(event.kind == "move-begun" for event in events)
+            self.pace.note_step(seconds, begins=begins)
+            self.begun_at = time.monotonic() if begins else self.begun_at
         for event in events:
             fields = dict(event.fields)
             move, slots = str(fields["move"]), int(str(fields["slots"]))
-            if event.kind == "move-begun":
-                self.begun_at = time.monotonic()
             if event.kind == "move-done":
                 row = self.rows.get((str(fields["to"]), move))
                 self.orders.slots_moved += slots

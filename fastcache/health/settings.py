@@ -112,7 +112,7 @@ class Settings(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_field
     ] = "auto"
     move_slots: Annotated[
         int, Meta(ge=1, le=16384, description="Slots that move at once from one node to another.")
-    ] = 512
+    ] = 1024
     move_share: Annotated[
         float,
         Meta(

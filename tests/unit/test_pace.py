@@ -61,7 +61,7 @@ def served(pace: Pace, node: str, a_second: int, since: float = 0.0) -> None:
 
 def test_moves_begin_far_apart_while_clients_ask_and_at_once_while_nobody_does() -> None:
     pace = Pace()
-    pace.note_step(0.02)
+    pace.note_step(0.02, begins=True)
     served(pace, "a", BUSY_REQUESTS // 2)
     assert pace.rest(0.01) == 0.0
     served(pace, "b", BUSY_REQUESTS * 2)
@@ -70,21 +70,15 @@ def test_moves_begin_far_apart_while_clients_ask_and_at_once_while_nobody_does()
     assert pace.rest(0.01) == 0.0
 
 
-def test_the_rest_follows_what_steps_cost_and_has_an_end() -> None:
+def test_the_rest_follows_what_the_steps_of_a_move_cost_and_has_an_end() -> None:
     pace = Pace()
     served(pace, "a", 10_000)
     assert pace.rest(0.01) == 0.0  # Nothing is known yet.
-    pace.note_step(0.010)
-    first = pace.rest(0.01)
-    pace.note_step(0.030)
-    assert first < pace.rest(0.01) < 3.0
-    for _ in range(20):
-        pace.note_step(0.5)
+    for begins in (True, False, False):
+        pace.note_step(0.01, begins=begins)
+    assert round(pace.rest(0.01), 6) == 3.0
+    assert round(pace.rest(1.0), 6) == 0.03
+    pace.note_step(0.02, begins=True)
+    assert round(pace.rest(0.01), 6) == 2.0
+    pace.note_step(0.5)
     assert pace.rest(0.01) == MOST_REST
-
-
-def test_a_share_of_everything_means_no_rest_worth_the_name() -> None:
-    pace = Pace()
-    served(pace, "a", 10_000)
-    pace.note_step(0.02)
-    assert pace.rest(1.0) == 0.02
