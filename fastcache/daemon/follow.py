@@ -23,9 +23,14 @@ ANSWER_SECONDS = 5.0
 # For the first topology at the start, when an older one is known or none.
 FIRST_SECONDS = 2.0
 PAUSE_SECONDS = 1.0
-# The health service holds writes while copies catch up; longer than this nobody waits to stop.
-LEAVE_SECONDS = 8.0
-NOT_MODIFIED, OK, CREATED, REFUSED = 304, 200, 201, 409
+# The health service holds writes while copies catch up. Longer than this nobody waits to stop, however often
+# it is asked; a stop ends soon after that in any case (HAND_OVER_SECONDS in lean.py).
+LEAVE_SECONDS = 9.0
+# Who has no copy to hand over to yet, or does not answer, is asked again after so long, then later.
+AGAIN_SECONDS, AGAIN_AT_MOST = 0.1, 1.0
+NOT_MODIFIED, OK, CREATED = 304, 200, 201
+# To these there will be no other answer while we stop.
+FINAL = {404, 409}
 
 
 class Follower:
@@ -114,21 +119,38 @@ class Follower:
                 self.log.write("info", "the health service answers again", place=place)
             self.heard = True
 
-    def leave(self, body: str) -> str:
-        """Have copies take over what the node named in `body` is the main of; says why when they do not."""
+    def leave(self, body: str, seconds: float = LEAVE_SECONDS) -> str:
+        """Have copies take over what the node named in `body` is the main of; says why when they do not.
+
+        Whoever has no answer yet is asked again while there is time: a copy may be about to be in sync, a
+        health service about to lead.
+        """
+        deadline, pause = time.monotonic() + seconds, AGAIN_SECONDS
+        while True:
+            why, final = self.asked_to_leave(body, deadline)
+            if final or not self.services or time.monotonic() + pause >= deadline:
+                return why
+            time.sleep(pause)
+            pause = min(2 * pause, AGAIN_AT_MOST)
+
+    def asked_to_leave(self, body: str, deadline: float) -> tuple[str, bool]:
+        """Why nobody takes over, empty when somebody has, and whether that is the last word."""
         last = "no health service answers"
         for place in self.services:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                break
             try:
-                status, answer = exchange(place, "POST", "/leaving", LEAVE_SECONDS, body=body)
+                status, answer = exchange(place, "POST", "/leaving", left, body=body)
             except (OSError, ValueError):
                 continue
             if status == OK:
-                return ""
+                return "", True
             last = answer[:200].decode("utf-8", "replace")
-            if status == REFUSED:
-                return last
-            # Another one leads.
-        return last
+            if status in FINAL:
+                return last, True
+            # Another one leads, or none of the copies is ready.
+        return last, False
 
     def register(self, place: str) -> bool:
         """Make ourselves known; a refusal is told once and not repeated at this service."""

@@ -19,6 +19,8 @@ from fastcache.model import Endpoint, Health
 
 START_SECONDS = 30.0
 STOP_SECONDS = 10.0
+# So long nodes look for somebody to hand over to when all of a cluster goes.
+HAND_OVER_SECONDS = 0.3
 COPY_SECONDS = 15.0
 PROBE_SECONDS = 1.0
 PAUSE_SECONDS = 0.01
@@ -100,7 +102,8 @@ def launch_all(
             await_answers(batch, children, lambda done, base=answering: progress(base + done, len(specs)))  # type: ignore[misc]
             answering += len(batch)
     except BaseException:
-        process.stop((entries[name].identity for name in children if name in entries), STOP_SECONDS)
+        started = (entries[name].identity for name in children if name in entries)
+        process.stop(started, STOP_SECONDS, HAND_OVER_SECONDS)
         record.write(directory, running)
         raise
     finally:
@@ -217,7 +220,9 @@ def down(directory: Path, grace_seconds: float, progress: Progress) -> tuple[int
         stopped = 0
         for stage in reversed(STAGES):
             batch = {entry.identity: entry.spec.name for entry in running if entry.spec.kind == stage}
-            forced += [batch[identity] for identity in process.stop(batch, grace_seconds)]
+            # All go, the health service before the nodes: there is nobody to hand over to.
+            hand_over = HAND_OVER_SECONDS if stage == "node" else None
+            forced += [batch[identity] for identity in process.stop(batch, grace_seconds, hand_over)]
             stopped += len(batch)
             progress(stopped, len(running))
         record.write(directory, ())

@@ -62,8 +62,13 @@ def tell(identity: Identity, number: signal.Signals) -> None:
             os.close(handle)
 
 
-def stop(identities: Iterable[Identity], grace_seconds: float) -> list[Identity]:
-    """Ask all to end, and end those by force that have not in time; the latter are returned."""
+def stop(
+    identities: Iterable[Identity], grace_seconds: float, hand_over_seconds: float | None = None
+) -> list[Identity]:
+    """Ask all to end, and end those by force that have not in time; the latter are returned.
+
+    Nodes look for somebody who takes over; after `hand_over_seconds` a second signal says that nobody will.
+    """
     with ExitStack() as stack:
         handles = {}
         for identity in identities:
@@ -77,7 +82,12 @@ def stop(identities: Iterable[Identity], grace_seconds: float) -> list[Identity]
                 handles[handle] = identity
         for handle in handles:
             send(handle, signal.SIGTERM)
-        left = await_end(handles, grace_seconds)
+        left = list(handles)
+        if hand_over_seconds is not None:
+            left = await_end(left, min(hand_over_seconds, grace_seconds))
+            for handle in left:
+                send(handle, signal.SIGTERM)
+        left = await_end(left, grace_seconds)
         for handle in left:
             send(handle, signal.SIGKILL)
         await_end(left, grace_seconds)

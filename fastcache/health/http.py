@@ -466,15 +466,26 @@ class Face:
         return hand_over
 
     async def leaving(self, request: Request) -> Response:
-        """A node that is to stop asks for its copies to take over; it serves until this is answered."""
+        """A node that is to stop asks for its copies to take over; it serves until this is answered.
+
+        503 says that it is worth asking again soon, 409 that nobody will be there.
+        """
         told = await body(request, Leaving)
         record = self.service.registry.find(told.node, "node")
         if record is None:
             raise HTTPException(404, f"there is no node {told.node}")
         report = await self.service.replication.listen(record.member)
-        if report is None or not report.leaving:
+        if report is None:
+            raise HTTPException(503, f"{told.node} was asked whether it is to stop, and did not answer")
+        if not report.leaving:
             raise HTTPException(409, f"{told.node} does not say that it is to stop")
-        return json(await self.service.replication.leave(Wish(told.node), LEAVING_SECONDS))
+        replication = self.service.replication
+        try:
+            return json(await replication.leave(Wish(told.node), LEAVING_SECONDS))
+        except RefusedError as error:
+            if replication.hopeful(told.node):
+                raise HTTPException(503, f"{error}; ask again") from None
+            raise
 
     # --- moves of slots -----------------------------------------------------------------------------
 

@@ -329,6 +329,15 @@ class Replication:
         seconds_taken = round(time.monotonic() - began, 3)
         return {"epoch": self.service.epoch, "from": name, "to": [], "seconds": seconds_taken}
 
+    def hopeful(self, node: str) -> bool:
+        """Whether a copy of what a node holds could take over soon: it answers, and is not to stop itself."""
+        groups = groups_of(self.service.document.get("slots", ()))
+        copies = {name for group in groups if group.main == node for name in group.copies}
+        records = [self.service.registry.find(name, "node") for name in copies - self.still_leaving()]
+        return self.on and any(
+            record is not None and record.judgement.status is not Health.UNHEALTHY for record in records
+        )
+
     async def hand_over(self, wish: Wish, *, orderly: bool) -> dict[str, Any]:
         """Let copies take over the slots of a node. Orderly: writes are held until they have everything."""
         service = self.service

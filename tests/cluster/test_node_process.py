@@ -5,7 +5,9 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -216,3 +218,35 @@ def test_users_stand_in_the_configuration_or_in_a_file(service: Service, tmp_pat
     assert client(username="cat", password="pc").get("x") is None
     again.send_signal(signal.SIGTERM)
     again.wait(30)
+
+
+def test_a_node_that_is_stopped_asks_again_for_a_copy_to_take_over_and_serves_meanwhile(
+    service: Service,
+) -> None:
+    """A stand-in for the health service has no copy to offer twice, and then one."""
+    asked: list[bool] = []
+
+    class Health(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_error(404)
+
+        def do_POST(self) -> None:
+            assert self.path == "/leaving"
+            assert self.rfile.read(int(self.headers["Content-Length"])) == b'{"node": "one"}'
+            asked.append(probe.answers(service.endpoint, timeout=5))
+            self.send_response(200 if len(asked) > 2 else 503)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Health) as health:
+        threading.Thread(target=health.serve_forever, daemon=True).start()
+        node = service.start(node_id="one", health=f"http://127.0.0.1:{health.server_port}")
+        service.heard("READY=1")
+        node.send_signal(signal.SIGTERM)
+        said, _ = node.communicate(timeout=60)
+        health.shutdown()
+    assert node.returncode == 0
+    assert asked == [True, True, True], "it was asked thrice and served until then"
+    assert "handed over" in said

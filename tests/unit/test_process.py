@@ -56,3 +56,15 @@ def test_one_that_will_not_leave_is_ended_by_force_and_named() -> None:
     assert identity is not None
     assert process.stop([identity], grace_seconds=0.2) == [identity]
     assert child.wait() == -9
+
+
+def test_one_that_looks_for_somebody_to_hand_over_to_is_told_that_there_is_nobody() -> None:
+    child = sleeper(
+        "import signal, time; told = [];"
+        "signal.signal(signal.SIGTERM, lambda *_: told.append(1));"
+        "print('ready', flush=True)\nwhile len(told) < 2: time.sleep(0.01)"
+    )
+    identity = process.identify(child.pid)
+    assert identity is not None
+    assert process.stop([identity], grace_seconds=30, hand_over_seconds=0.1) == []
+    assert child.wait() == 0
