@@ -245,6 +245,8 @@ class Service:
     def start(self) -> None:
         self.leading = False
         self.publishing = False
+        # While new mains hear of a topology first, nobody else is told of it.
+        self.delivering = False
         self.document: Document = {"epoch": 0, "slots": [], "nodes": []}
         self.registry = Registry(PACE)
         self.evidence = Evidence()
@@ -306,7 +308,8 @@ class Service:
             self.down_since.pop(name, None)
         if report:
             self.evidence.take(report, self.document, self.world.now)
-            if self.leading and report.epoch < self.document["epoch"] and not self.publishing:
+            secret = self.publishing and self.delivering
+            if self.leading and report.epoch < self.document["epoch"] and not secret:
                 self.tell(name, lambda _agreed: None)
         self.touch()
 
@@ -416,7 +419,7 @@ class Service:
 
     def deliver(self, before: Document, after: Document) -> None:
         """New mains hear first; whether they agree or do not answer, the others hear next."""
-        self.document = after
+        self.document, self.delivering = after, True
         first = list(first_to_hear(before, after))
         missing = set(first)
         announced: list[bool] = []
@@ -441,7 +444,7 @@ class Service:
                 announced.append(True)
                 for name in self.world.nodes:
                     self.tell(name, lambda _agreed: None)
-                self.publishing = False
+                self.publishing = self.delivering = False
 
         for name in first:
             self.tell(name, heard(name))

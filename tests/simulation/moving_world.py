@@ -4,7 +4,7 @@ What is real here: roles, verdicts, and moves.decided. The order in which a heal
 act.py and rebalance.py. `target` says which node each slot is to have as its main; it changes now and then.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -46,7 +46,29 @@ class MovingWorld(World):
     def safe_to_crash(self, name: str) -> bool:
         """Not before anybody has heard of the flip that makes it dispensable: it may yet be taken back."""
         heard = max((node.document for node in self.nodes.values()), key=lambda one: int(one["epoch"]))
-        return super().safe_to_crash(name) and self.spared(name, heard)
+        return super().safe_to_crash(name) and all(
+            self.spared(name, one) for one in (heard, *self.before_flips())
+        )
+
+    def before_flips(self) -> Iterator[Document]:
+        """Topologies from before flips of which their givers have not heard.
+
+        Should the answer of its taker not come, such a flip is taken back, even if the taker has heard of it.
+        """
+        for move in self.store.document.get("moves", ()):
+            if move["state"] != FLIPPED:
+                continue
+            giver = self.nodes[move["from"]].document.get("moves", ())
+            if not any((one["id"], one["state"]) == (move["id"], FLIPPED) for one in giver):
+                yield max(
+                    (
+                        document
+                        for document in self.saved.values()
+                        for one in document.get("moves", ())
+                        if one["id"] == move["id"] and one["state"] != FLIPPED
+                    ),
+                    key=lambda one: int(one["epoch"]),
+                )
 
     def dispensable(self, name: str) -> bool:
         """Whether all that a node holds is held by another one that is there, whatever else is missing."""
@@ -162,7 +184,7 @@ class MovingService(Service):
         if not flips:
             super().deliver(before, after)
             return
-        self.document = after
+        self.document, self.delivering = after, True
         takers = {one["to"] for one in flips}
         first = set(first_to_hear(before, after)) | takers
         missing, over = set(first), list[bool]()
@@ -201,7 +223,7 @@ class MovingService(Service):
                 done.append(True)
                 for name in self.world.nodes:
                     self.tell(name, lambda _agreed: None)
-                self.publishing = False
+                self.publishing = self.delivering = False
 
         def heard(name: str) -> Callable[[bool], None]:
             def note(_agreed: bool) -> None:

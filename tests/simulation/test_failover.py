@@ -24,7 +24,7 @@ CAUGHT_BY = [
     ("joined-in-one-step", ["joining"], 1),
     ("learner-promoted", ["cut", "isolate"], 20),
     ("epoch-not-checked", ["service-pause", "crash"], 3),
-    ("no-lease", ["unseen"], 10),
+    ("no-lease", ["unseen"], 291),
     ("not-fenced", ["unseen"], 5),
     ("announce-before-save", ["service", "crash"], 33),
     ("copy-over-replica", ["heir"], 3),

@@ -19,7 +19,7 @@ CAUGHT_BY: list[tuple[str, list[str], int]] = [
     ("flipped-unjoined", ["giver", "taker"], 3),
     ("joined-not-waited", ["giver", "taker"], 80),
     ("opens-at-once", ["slow"], 100),
-    ("copies-before-the-end", ["torn"], 6),
+    ("copies-before-the-end", ["torn"], 407),
     ("handed-before-acknowledged", ["giver", "taker"], 17),
     ("taker-follows-on", ["deposed"], 0),
 ]
