@@ -1,5 +1,7 @@
 """A host is lost for good, and another takes its place by `fab replace-host`: one story on lab hosts."""
 
+import csv
+import io
 import json
 import sys
 import time
@@ -8,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.fleet.lab import ASK as ASK_BY_HTTP
 from tests.fleet.lab import PREFIX, VIP, Lab, what_is_missing
 
 from .runbook import Runbook
@@ -26,6 +29,8 @@ groups:
   balancers: fastcache_host_number <= 2
   monitoring: fastcache_host_number == 2
 """
+#: Numbers of the hosts in the group of that name.
+BALANCERS = (1, 2)
 KEYS = 5000
 #: Each connection asks for its own part, as clients do; what is missing or wrong is printed.
 ASK = """
@@ -64,15 +69,34 @@ def until(so: Callable[[], object], what: str, seconds: float = 120) -> None:
         time.sleep(0.5)
 
 
+def balancers(lab: Lab) -> list[list[dict[str, str]]]:
+    """What HAProxy on each balancer says of its clients and of the proxies."""
+    urls = [f"http://{PREFIX}.{10 + number}:8404/;csv" for number in BALANCERS]
+    told = [lab.inside(sys.executable, "-c", ASK_BY_HTTP, url, "null") for url in urls]
+    return [list(csv.DictReader(io.StringIO(text.lstrip("# ")))) for text in told]
+
+
+def clients_come(lab: Lab) -> bool:
+    """Whether the load is there: four clients at whichever balancer has the address."""
+    rows = [row for page in balancers(lab) for row in page]
+    front = [row for row in rows if (row["pxname"], row["svname"]) == ("clients", "FRONTEND")]
+    return sum(int(row["scur"]) for row in front) >= 4
+
+
+def called_dead(lab: Lab, host: str) -> bool:
+    """Whether every balancer calls the proxies of a host dead."""
+    pages = [[row["status"] for row in page if f"-{host}-" in row["svname"]] for page in balancers(lab)]
+    return all(page and all(status.startswith("DOWN") for status in page) for page in pages)
+
+
 def falls(lab: Lab, fab: Runbook, host: str) -> dict[str, Any]:
-    """The host loses its power and its disk under load; what clients saw until copies had taken over."""
+    """The host loses its power and its disk under load; what clients saw until all had noticed."""
     seen: dict[str, Any] = {}
     with lab.load(seen):
-        time.sleep(2)
+        until(lambda: clients_come(lab), "clients come")
         lab.command("destroy", host)
         until(lambda: not lab.mains().get(f"node-{host}-7001"), "copies take over")
-        # Balancers look for some seconds until they call its proxy dead.
-        time.sleep(15)
+        until(lambda: called_dead(lab, host), "balancers call its proxy dead")
     return seen
 
 
