@@ -212,6 +212,8 @@ pub fn reconcile(engine: &mut Engine, before: Option<&Membership>, relieved: Opt
     let mut ended: Vec<Token> = Vec::new();
 
     let mut taken = SlotSet::default();
+    // What a main that knows of it has given us: nobody else answers for it, but its other replicas have to find us, too.
+    let mut given_up = SlotSet::default();
     let mut wanted = wanted(&membership);
     // What we gave up is kept until the move is over.
     let given = membership.moves.iter().filter(|one| one.flipped && !one.incoming).flat_map(|one| one.slots.iter());
@@ -250,7 +252,9 @@ pub fn reconcile(engine: &mut Engine, before: Option<&Membership>, relieved: Opt
             }
             Some(slots) if slots == sink.slots => kept.push(sink),
             Some(slots) if sink.moves.is_empty() && sink.may_become(&slots, &membership.own) => {
-                let unsaid = sink.slots.without(&slots).without(sink.released()).common(&membership.own);
+                let ours = sink.slots.without(&slots).common(&membership.own);
+                let unsaid = ours.without(sink.released());
+                given_up.add(&ours.common(sink.released()));
                 if !unsaid.is_empty() {
                     taken.add(&unsaid);
                     replication.note_promise(&sink);
@@ -354,11 +358,13 @@ pub fn reconcile(engine: &mut Engine, before: Option<&Membership>, relieved: Opt
     let believing = replication.promised.iter().filter(|(main, _)| Some(main.as_str()) != relieved);
     let promised = believing.map(|(_, at)| *at).max().unwrap_or(0);
     let serves_at = promised + LEASE_MS + LEASE_MS / 20;
-    if !taken.is_empty() {
+    if !taken.is_empty() || !given_up.is_empty() {
         let now = crate::command::replicate::steady_ms();
-        let earlier = replication.taken_over.take().filter(|(until, _)| now < *until);
-        let slots = taken.iter().chain(earlier.iter().flat_map(|(_, slots)| slots.iter())).collect();
-        replication.taken_over = Some((serves_at.max(now) + ARRIVAL_MS, slots));
+        let (earlier, mut slots) = replication.taken_over.take().filter(|(until, _)| now < *until).unwrap_or_default();
+        slots.add(&taken);
+        slots.add(&given_up);
+        let begins = if taken.is_empty() { now } else { serves_at.max(now) };
+        replication.taken_over = Some((earlier.max(begins + ARRIVAL_MS), slots));
     }
     if membership.replicates() || held || !membership.moves.is_empty() || !replication.moves.is_empty() {
         engine.replication = Some(replication);

@@ -4,7 +4,7 @@ use super::digest::of_slot as digest;
 use super::frames::Frame;
 use super::{Question, admit, question};
 use crate::command::client::Token;
-use crate::command::cluster::membership::obey;
+use crate::command::cluster::membership::{obey, obey_after};
 use crate::command::testing::Node;
 use crate::slot::{SLOT_COUNT, SlotSet, slot_of};
 use crate::store::random::Random;
@@ -253,4 +253,34 @@ fn a_digest_that_was_told_before_databases_were_flushed_is_not_believed() {
         let (ours, theirs) = (digest(&pair.main.engine.store, slot), digest(&pair.replica.engine.store, slot));
         assert_eq!(ours, theirs, "seed {seed}");
     }
+}
+
+#[test]
+fn strict_writes_to_slots_that_a_main_gave_up_in_order_wait_for_its_other_replicas_too() {
+    let part = |epoch: u64, given: &str| {
+        let text = format!(
+            r#"{{"epoch":{epoch},"replicas":2,"flags":["replication","strict"],
+            "nodes":[{{"id":"a","host":"10.0.0.1","port":7001}},{{"id":"b","host":"10.0.0.2","port":7002}},
+            {{"id":"c","host":"10.0.0.3","port":7003}}],
+            "slots":[{{"main":"a","ranges":"8192-16383","replicas":["b","c"]}},{given}]}}"#
+        );
+        Document::parse(text.as_bytes()).unwrap()
+    };
+    let mut pair = Pair::new(21);
+    let before = part(2, r#"{"main":"a","ranges":"0-8191","replicas":["b","c"]}"#);
+    obey(&mut pair.main.engine, before.clone()).unwrap();
+    obey(&mut pair.replica.engine, before).unwrap();
+    (0..300).for_each(|_| pair.turn());
+    // The main stops serving them first, and says so over the stream; then the other takes them.
+    let given = part(3, r#"{"main":"b","ranges":"0-8191","replicas":["c"],"learners":["a"]}"#);
+    obey(&mut pair.main.engine, given.clone()).unwrap();
+    (0..300).for_each(|_| pair.turn());
+    let released = |pair: &Pair| pair.replica.engine.replication.as_ref().unwrap().sinks[0].released().contains(0);
+    assert!(released(&pair), "it is told");
+    obey_after(&mut pair.replica.engine, given, Some("a")).unwrap();
+    assert!(pair.replica.engine.promotion.is_none(), "nobody else answers for them");
+    assert_eq!(slot_of(b"k"), 7629, "one of those");
+    assert_eq!(pair.replica.ask(&["SET", "k", "v"]), "+OK", "run; what holds the reply is not asked here");
+    pair.replica.engine.replication.as_mut().unwrap().taken_over.as_mut().unwrap().0 = 0;
+    assert_eq!(pair.replica.ask(&["SET", "k", "w"]), "-NOREPLICAS Not enough good replicas to write.");
 }
