@@ -430,7 +430,7 @@ class Service:
                 if not agreed and self.document is after:
                     # It restarted this very moment: it never was the main, so all is as before.
                     # Whoever heard of it hears the next epoch; this one is told to nobody else.
-                    self.document = {**after, "slots": before["slots"]}
+                    self.document = {**before, "epoch": after["epoch"]}
                     announced.append(True)
                     self.publishing = False
                     self.touch()

@@ -194,7 +194,7 @@ class MovingService(Service):
             if not over and self.document is after:
                 over.append(True)
                 self.unheard |= {one["id"] for one in flips}
-                self.document = {**after, "slots": before["slots"], "moves": before["moves"]}
+                self.document = {**before, "epoch": after["epoch"]}
                 self.publishing = False
                 self.touch()
 
