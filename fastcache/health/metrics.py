@@ -129,6 +129,32 @@ def rebalance_metrics(service: Service) -> Iterator[Metric]:
         ("fastcache_rebalance_given_up", "Moves of the last rebalance that were given up.", told["givenUp"]),
     ):
         yield GaugeMetricFamily(name, help_text, value)
+    yield from impact_metrics(told["impact"])
+
+
+def impact_metrics(told: dict[str, float | None]) -> Iterator[Metric]:
+    """What moving costs those who ask; nothing is said of what nobody has measured."""
+    rates = GaugeMetricFamily(
+        "fastcache_rebalance_hit_rate",
+        "Part of the reads that found their key: while the last rebalance runs or ran, and before it.",
+        labels=["when"],
+    )
+    for when, value in (("during", told["hitRate"]), ("normal", told["hitRateNormal"])):
+        if value is not None:
+            rates.add_metric([when], value)
+    yield rates
+    if (dip := told["hitRateDipExpected"]) is not None:
+        yield GaugeMetricFamily(
+            "fastcache_rebalance_hit_rate_dip_expected",
+            "Part of all data that the plan of the last rebalance had to go, for want of room.",
+            dip,
+        )
+    if (normal := told["p99MsNormal"]) is not None:
+        yield GaugeMetricFamily(
+            "fastcache_rebalance_p99_normal_seconds",
+            "What the 99th of a hundred checks of nodes took before the last rebalance.",
+            normal / 1000,
+        )
 
 
 class Metrics:

@@ -8,12 +8,12 @@ moves.py.
 import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
 from fastcache.health import compose, moves, pairs
+from fastcache.health.cost import Cost, dip
 from fastcache.health.decide import Failure
 from fastcache.health.moves import FLIPPED, Decision, Limits, Row, Step, View
 from fastcache.health.pace import Pace
@@ -65,30 +65,6 @@ class Orders(msgspec.Struct, forbid_unknown_fields=False):
     waits: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Size:
-    """How much a node holds: keys, bytes of data, bytes in all and how many there may be (0: any)."""
-
-    keys: int = 0
-    bytes: int = 0
-    used: int = 0
-    most: int = 0
-
-
-def dip(moved: list[dict[str, Any]], sizes: Mapping[str, Size]) -> float:
-    """Which part of all data would have to go, for want of room at those who get it: data moves along."""
-    coming: dict[str, int] = {}
-    for one in moved:
-        coming[one["to"]] = coming.get(one["to"], 0) + one["bytes"]
-    going = sum(
-        min(max(sizes[name].used + more - sizes[name].most, 0), more)
-        for name, more in coming.items()
-        if sizes[name].most
-    )
-    there = sum(size.bytes for size in sizes.values())
-    return round(going / there, 4) if there else 0.0
-
-
 class Rebalance:
     """The part of the service that moves slots."""
 
@@ -112,6 +88,7 @@ class Rebalance:
         self.pace = Pace()
         # What each node was told last.
         self.paces: dict[str, int] = {}
+        self.cost = Cost(service)
         # When the last move began, by the monotonic clock.
         self.begun_at = float("-inf")
 
@@ -198,6 +175,8 @@ class Rebalance:
         if compose.STRICT in self.service.flags and len(left) < 2:
             raise RefusedError("strict mode needs two nodes that hold slots, and one would be left")
         running = self.orders.state in {"running", "paused"}
+        if not running:
+            self.cost.begin()
         fresh: dict[str, object] = (
             {}
             if running
@@ -414,6 +393,9 @@ class Rebalance:
 
     async def look(self) -> None:
         """One look at everything."""
+        self.cost.count_now_and_then(
+            active=self.orders.state in {"running", "paused"} or bool(self.under_way)
+        )
         if self.under_way:
             names = sorted({name for move in self.under_way for name in (move["from"], move["to"])})
             await asyncio.gather(*(self.hear(name) for name in names))
@@ -445,6 +427,7 @@ class Rebalance:
                 self.orders.waits = f"copies of {copies} slots are being made"
                 return None
         if not left:
+            await self.cost.count()
             self.order(state="idle", finished=time.time(), waits="")
             seconds = round(time.time() - self.orders.started, 1)
             slots, keys = self.orders.slots_moved, self.orders.keys_moved
@@ -492,6 +475,8 @@ class Rebalance:
         told = await self.plan()
         self.orders.slots_total = self.orders.slots_moved + told["slots"]
         self.orders.keys_total = self.orders.keys_moved + told["keys"]
+        if self.cost.impact.expected_dip is None:
+            self.cost.impact.expected_dip = told["hitRateDip"]
 
     async def hear(self, name: str) -> None:
         """What a node says of its moves."""
@@ -563,7 +548,8 @@ class Rebalance:
         for main in moves.mains_of(document).values():
             held[main] = held.get(main, 0) + 1
         names = sorted({name for step in found for name in (step.giver, step.taker)})
-        sizes = dict(zip(names, await asyncio.gather(*(self.size(name) for name in names)), strict=True))
+        asked = await asyncio.gather(*(self.cost.size(name) for name in names))
+        sizes = dict(zip(names, asked, strict=True))
         told: list[dict[str, Any]] = []
         for step in found:
             part = len(step.slots) / held[step.giver]
@@ -617,30 +603,6 @@ class Rebalance:
             return max(orders.slots_moved / spent, 1.0)
         return USUAL_SLOTS_A_SECOND
 
-    async def size(self, name: str) -> Size:
-        """How much a node holds, as it says; nothing when it does not."""
-        record = self.service.registry.find(name, "node")
-        if record is None:
-            return Size()
-        try:
-            keys = await self.service.prober.tell(record.member, "DBSIZE")
-            memory = await self.service.prober.tell(record.member, "INFO", "memory")
-        except (TimeoutError, OSError):
-            return Size()
-        lines = memory.decode(errors="replace").splitlines() if isinstance(memory, bytes) else []
-        fields = dict(line.split(":", 1) for line in lines if ":" in line)
-
-        def figure(name: str) -> int:
-            text = fields.get(name, "0")
-            return int(text) if text.isdecimal() else 0
-
-        return Size(
-            keys=keys if isinstance(keys, int) else 0,
-            bytes=figure("used_memory_dataset"),
-            used=figure("used_memory"),
-            most=figure("maxmemory"),
-        )
-
     def told(self) -> dict[str, Any]:
         """How far it is, for people and their tools."""
         orders = self.orders
@@ -681,6 +643,7 @@ class Rebalance:
                 "p99Ms": round(self.pace.p99(), 2),
                 "restSeconds": round(self.pace.rest(self.share), 2),
             },
+            "impact": self.cost.told(),
             "phase": orders.phase,
             "replicas": self.replicas,
             "copiesLeft": self.copies_left() if active and self.service.replication.on else 0,

@@ -35,7 +35,7 @@ class Stream(threading.Thread):
 def metrics(url: str) -> dict[str, float]:
     with urllib.request.urlopen(f"{url}/metrics", timeout=10) as answer:
         lines = answer.read().decode().splitlines()
-    found = (re.fullmatch(r"(\w*rebalance\w*) ([0-9.e+-]+)", line) for line in lines)
+    found = (re.fullmatch(r"(\w*rebalance\w*(?:{[^}]*})?) ([0-9.e+-]+)", line) for line in lines)
     return {match[1]: float(match[2]) for match in found if match}
 
 
@@ -47,11 +47,19 @@ def fill(world: Watched, keys: int) -> None:
     pipe.execute()
 
 
+def read(world: Watched, present: int, absent: int) -> None:
+    """So many reads that find their key and so many that do not, at whoever has its slot."""
+    found = [world.read(f"key:{number}") for number in range(present)]
+    found += [world.read(f"missing:{number}") for number in range(absent)]
+    assert found.count(None) == absent
+
+
 def test_a_rebalance_is_told_while_it_runs_and_afterwards(tmp_path: Path) -> None:
     world = Watched(tmp_path)
     try:
         world.begin()
         fill(world, KEYS)
+        read(world, present=90, absent=10)
         url = world.service.url
         assert metrics(url)["rebalance_in_progress"] == 0
         stream = Stream(url)
@@ -61,6 +69,8 @@ def test_a_rebalance_is_told_while_it_runs_and_afterwards(tmp_path: Path) -> Non
         eventually(lambda: metrics(url)["rebalance_in_progress"] == 1, "it is in progress")
         eventually(lambda: any(one["moves"] for one in stream.seen), "the stream tells of moves")
         eventually(lambda: metrics(url)["rebalance_keys_total"] > 0, "it is estimated")
+        eventually(lambda: 'fastcache_rebalance_hit_rate{when="normal"}' in metrics(url), "reads are counted")
+        read(world, present=30, absent=10)
         during = metrics(url)
         assert during["fastcache_rebalance_pace_bytes_per_second"] == 500_000
         eventually(lambda: world.told()["state"] == "idle" and world.mains() == {"a", "b"}, "it ends")
@@ -74,6 +84,10 @@ def test_a_rebalance_is_told_while_it_runs_and_afterwards(tmp_path: Path) -> Non
         eventually(lambda: stream.seen[-1]["state"] == "idle", "the stream tells of the end")
         moved = [one["slotsMoved"] for one in stream.seen if one["state"] == "running"]
         assert moved == sorted(moved), "progress goes forward"
+        assert after['fastcache_rebalance_hit_rate{when="normal"}'] == 0.9
+        assert after['fastcache_rebalance_hit_rate{when="during"}'] == 0.75
+        assert after["fastcache_rebalance_hit_rate_dip_expected"] == 0, "there is room for all of it"
+        assert 0 < after["fastcache_rebalance_p99_normal_seconds"] < 60
         kinds = [kind for kind in world.events() if kind.startswith(("rebalance", "move-"))]
         assert (kinds[0], kinds[-1]) == ("rebalance-started", "rebalance-done")
         begun, gone = kinds.count("move-begun"), kinds.count("move-given-up")

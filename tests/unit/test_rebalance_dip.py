@@ -1,6 +1,6 @@
 """What the hit rate loses when slots move: nothing, unless those who get them lack the room."""
 
-from fastcache.health.rebalance import Size, dip
+from fastcache.health.cost import Size, dip
 
 MOVED = [{"to": "b", "bytes": 300}, {"to": "b", "bytes": 100}, {"to": "c", "bytes": 200}]
 
