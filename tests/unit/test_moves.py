@@ -1,9 +1,11 @@
 """What moves, in which order, and what becomes of a move: decisions alone, without nodes."""
 
 import random
+from collections import Counter
 
 import pytest
 
+from fastcache import _core
 from fastcache.health import moves
 from fastcache.health.compose import count, placed
 from fastcache.health.moves import COPYING, FLIPPED, Document, Limits, Row, View
@@ -219,3 +221,21 @@ def test_random_memberships_come_to_rest_at_fair_shares() -> None:
         for name, weight in weights.items():
             share = 16384 * weight / total
             assert share - 1 <= held(document).get(name, 0) <= share + 1
+
+
+def test_of_a_million_keys_the_fifth_node_gets_a_fifth_and_nothing_else_moves() -> None:
+    """The audit of movement and evenness by keys, as clients see them, not by slots."""
+    keys = 1_000_000
+    before = cluster(dict.fromkeys("abcd", 100))
+    after = weighed(before, dict.fromkeys("abcde", 100))
+    had, has = moves.mains_of(before), moves.target(after)
+    in_slot = Counter(_core.slot_of(f"user:{number}:profile") for number in range(keys))
+    moved = {slot: count for slot, count in in_slot.items() if had[slot] != has[slot]}
+    assert {has[slot] for slot in moved} == {"e"}, "nobody but the newcomer gets anything"
+    assert sum(moved.values()) <= 1.02 * keys / 5
+    held = Counter[str]()
+    for slot, found in in_slot.items():
+        held[has[slot]] += found
+    assert max(held.values()) <= 1.05 * keys / 5
+    assert min(held.values()) >= 0.95 * keys / 5
+    print(f"{sum(moved.values()) / (keys / 5):.4f} of the ideal moved; {max(held.values()) / (keys / 5):.4f}")
