@@ -25,6 +25,7 @@ from fastcache.health.hearing import newer_at
 from fastcache.health.observe import Prober
 from fastcache.health.rebalance import Rebalance
 from fastcache.health.registry import Kind, Member, Outcome, Record, Registry
+from fastcache.health.remembered import newest_known
 from fastcache.health.replication import RefusedError, Replication
 from fastcache.health.roles import Event, Wish
 from fastcache.health.settings import Settings, StaticMember
@@ -97,6 +98,9 @@ class Service:
         self.replication = Replication(self)
         self.rebalance = Rebalance(self)
         self.joined_at = 0.0
+        # Whether nodes were asked what they know, when there was no topology; who is asking them.
+        self.asked = False
+        self.asking: asyncio.Task[None] | None = None
         self.admit = False
         self.changed = asyncio.Event()
         self.news = asyncio.Event()
@@ -210,7 +214,6 @@ class Service:
     async def ascend(self) -> None:
         """Become the leader: take over what the last one saved, then check and publish."""
         await self.follow()
-        self.leading = True
         self.cluster_id = self.document.get("cluster", {}).get("id") or uuid.uuid4().hex
         listed = {
             (kind, member.id): given(member, kind)
@@ -223,6 +226,9 @@ class Service:
                 self.registry.remove(record.member.id, record.member.kind)
         for member in listed.values():
             self.registry.put(member)
+        if not self.document.get("slots"):
+            await self.ask_nodes()
+        self.leading = True
         self.log("info", "leading", epoch=self.epoch, members=len(self.registry.records))
         if self.epoch and set(self.flags) != set(self.settings.flags):
             self.log("info", "flags of the running cluster hold", flags=" ".join(self.flags))
@@ -401,6 +407,7 @@ class Service:
         if self.epoch < known_epoch <= HIGHEST_EPOCH:
             # It outlived our memory: what we publish must outrank what it obeys.
             self.epoch_floor = max(self.epoch_floor, known_epoch)
+            self.asked = self.asked and member.kind != "node"
             self.touch()
         if not self.registry.put(member):
             return False
@@ -550,7 +557,21 @@ class Service:
         if self.joined_at and quiet < self.settings.settle:
             asyncio.get_running_loop().call_later(self.settings.settle - quiet, self.touch)
             return False
-        return True
+        if not self.asked and not self.restored:
+            self.asking = self.asking or asyncio.create_task(self.ask_nodes())
+        return self.asked or bool(self.restored)
+
+    async def ask_nodes(self) -> None:
+        """Before anything is placed for the first time: have what nodes know, if they know anything."""
+        try:
+            if body := await newest_known(self):
+                epoch = self.restore(body)
+                self.log("warning", "the store was empty: what nodes know is taken over", epoch=epoch)
+        except Exception as error:
+            self.log("error", "what nodes know of a topology could not be taken over", error=repr(error))
+        finally:
+            self.asked, self.asking = True, None
+            self.touch()
 
     def admits(self) -> bool:
         """Whether nodes without slots get some."""
@@ -559,7 +580,7 @@ class Service:
     def restore(self, body: bytes) -> int:
         """Take over a topology that was saved elsewhere, when our memory was lost; the epoch it had."""
         topology = _core.Topology(body)
-        if topology.epoch <= self.epoch:
+        if topology.epoch <= self.epoch and self.document.get("slots"):
             raise ValueError(f"epoch {topology.epoch} is not newer than {self.epoch}, which is published")
         restored: dict[str, Any] = msgspec.json.decode(topology.canonical())
         name, own = restored["cluster"]["name"], self.settings.cluster

@@ -85,6 +85,8 @@ class StandInNode:
 
     def answer(self, words: list[bytes]) -> bytes:
         command = b" ".join(words[:3]).decode().upper()
+        if command == "FASTCACHE TOPOLOGY GET":
+            return b"$-1\r\n"
         if command != "PING" and "STREAMS" not in command and command != "FASTCACHE TOPOLOGY":
             more = [word.decode() for word in words[4:]]
             self.heard.append((time.monotonic(), " ".join([command, *more])))

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -26,11 +27,16 @@ def test_a_role_reads_as_the_life_of_its_service(role: Path) -> None:
     assert (role / "templates").readlink() == Path("../../templates")
 
 
+def options_of(role: Path) -> dict[str, dict[str, Any]]:
+    """What may be set: at the role's only entry point."""
+    (entry,) = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"].values()
+    options: dict[str, dict[str, Any]] = entry["options"]
+    return options
+
+
 @pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 def test_every_setting_of_a_role_is_typed_and_described(role: Path) -> None:
-    options = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"]["main"][
-        "options"
-    ]
+    options = options_of(role)
     readme = (role / "README.md").read_text()
     for name, option in options.items():
         assert option["type"], name
@@ -42,9 +48,7 @@ def test_every_setting_of_a_role_is_typed_and_described(role: Path) -> None:
 def test_a_described_default_is_the_real_one(role: Path) -> None:
     defaults_file = role / "defaults" / "main.yml"
     defaults = yaml.safe_load(defaults_file.read_text()) if defaults_file.exists() else {}
-    options = yaml.safe_load((role / "meta" / "argument_specs.yml").read_text())["argument_specs"]["main"][
-        "options"
-    ]
+    options = options_of(role)
     for name, option in options.items():
         if "default" in option and "{{" not in str(defaults.get(name)):
             assert defaults[name] == option["default"], name

@@ -34,8 +34,8 @@ pub const COMMANDS: &[Command] = &[Command {
             ..sub("stats", statistics, 2, flag::READONLY | flag::LOADING | flag::STALE | flag::FAST)
         },
         Command {
-            summary: "Tells the topology in force, or takes a newer one over (SET).",
-            syntax: "[SET document [RELIEVED node]]",
+            summary: "Tells of the topology in force, its document (GET), or takes a newer one over (SET).",
+            syntax: "[GET | SET document [RELIEVED node]]",
             ..sub("topology", super::cluster::topology::topology, -2, flag::ADMIN | flag::LOADING | flag::STALE)
         },
         Command {

@@ -265,6 +265,14 @@ mod tests {
         ]);
         let told = Node::new().line("FASTCACHE TOPOLOGY");
         assert!(told.starts_with("*12 $5 epoch :0 $6 digest $0  $2 id $9 node-7001 $3 run $40 "), "{told}");
+        assert_eq!(Node::new().line("FASTCACHE TOPOLOGY GET"), "$-1");
+    }
+
+    #[test]
+    fn the_topology_in_force_is_told_as_it_came() {
+        let told = member().line("FASTCACHE TOPOLOGY GET");
+        let document = told.split_once(' ').unwrap().1;
+        assert_eq!(Document::parse(document.as_bytes()).unwrap().canonical(), halves(3).canonical());
     }
 
     #[test]

@@ -18,6 +18,13 @@ pub fn topology(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
     if args.len() == 2 {
         return tell(ctx);
     }
+    if args.len() == 3 && args.is(2, "GET") {
+        match &ctx.engine.membership {
+            Some(membership) => ctx.out.bulk(&membership.document.canonical()),
+            None => ctx.out.null(),
+        }
+        return Ok(());
+    }
     let told = args.len() == 4 || args.len() == 6 && args.is(4, "RELIEVED");
     if !told || !args.is(2, "SET") {
         return Err(Fault::SYNTAX);
