@@ -18,6 +18,7 @@ from tests.cluster.test_moves import (
     events,
     eventually,
     fill,
+    hurry,
     kill,
     mains,
     picture,
@@ -77,6 +78,7 @@ def test_a_proxy_is_killed_at_each_state_of_a_move_and_nothing_acknowledged_is_l
     client = redis.Redis(port=embedded.port_of("balancer"), socket_timeout=30)
     fill(client)
     before = picture(client)
+    hurry(embedded)
     load = Load(embedded.port_of("balancer"), clients=CLIENTS)
     away, killed = False, 0
     try:

@@ -40,6 +40,7 @@ class Racks:
             directory / "health",
             port,
             **{"interval": 0.5, "suspect-interval": 0.5, "timeout": 2.0, "down-after": 3},
+            **{"move-share": 1.0},  # What clients notice of moves that do not wait for them.
             **{"move-slots": 4096, "replicas": copies, "flags": ["replication"], "node-password": PASSWORD},
             nodes=[one for name, one in self.members.items() if name != self.last],
         ).start()
