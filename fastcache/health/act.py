@@ -407,14 +407,16 @@ class Service:
         if self.epoch < known_epoch <= HIGHEST_EPOCH:
             # It outlived our memory: what we publish must outrank what it obeys.
             self.epoch_floor = max(self.epoch_floor, known_epoch)
-            self.asked = self.asked and member.kind != "node"
             self.touch()
         if not self.registry.put(member):
             return False
         self.log("info", "joined", **{member.kind: member.id}, host=member.host, port=member.port)
         self.joined_at = time.monotonic()
-        if member.kind == "node" and self.document.get("slots"):
-            self.rebalance.newcomer(member.id)
+        if member.kind == "node":
+            if self.document.get("slots"):
+                self.rebalance.newcomer(member.id)
+            else:
+                self.asked = False  # It may know more than those who were asked.
         self.watch_all()
         self.touch()
         return True

@@ -10,6 +10,8 @@ begin so far apart that those who wait for that stay few (`move-share`), whateve
 
 from collections import deque
 
+from fastcache.health.impact import slowest
+
 # Answers that are looked at together: a few seconds of them.
 WINDOW = 100
 # With fewer nothing is decided.
@@ -65,8 +67,7 @@ class Pace:
 
     def p99(self) -> float:
         """What the 99th of a hundred answers took, ms."""
-        ordered = sorted(self.answers)
-        return ordered[min(len(ordered) * 99 // 100, len(ordered) - 1)] if ordered else 0.0
+        return slowest(self.answers) or 0.0
 
     def next(self, most: float, p99_ms: float) -> int:
         """The pace from now on, with at most so many bytes a second and such answers (0: no limit)."""

@@ -28,7 +28,7 @@ def obeyed(nodes: Nodes, name: str) -> int:
     return told[b"epoch"]
 
 
-@pytest.mark.parametrize("store", ["sqlite", WITH_ETCD])
+@pytest.mark.parametrize("store", ["sqlite", WITH_ETCD, "sqlite, nodes that register"])
 def test_an_empty_store_takes_over_what_nodes_know(tmp_path: Path, store: str) -> None:
     port = free_port()
     nodes = Nodes(tmp_path, 3, health=f"http://127.0.0.1:{port}")
@@ -57,9 +57,16 @@ def test_an_empty_store_takes_over_what_nodes_know(tmp_path: Path, store: str) -
         with etcd(tmp_path) if store == "etcd" else contextlib.nullcontext("") as url:
             more = {"store": "etcd", "etcd-endpoint": url} if url else {}
             second = HealthProcess(
-                tmp_path / "second", port, nodes=listed, placement="manual", **common, **more
+                tmp_path / "second",
+                port,
+                nodes=[] if "register" in store else listed,
+                placement="manual",
+                **common,
+                **more,
             ).start()
             try:
+                for one in listed if "register" in store else ():
+                    assert second.ask("POST", "/nodes", one)[0] == 201
                 until("there is a topology", lambda: second.topology()["slots"])
                 after = second.topology()
                 assert after["cluster"] == before["cluster"]
