@@ -480,7 +480,7 @@ class Service:
         fresh = published(msgspec.json.encode(document))
         members = msgspec.json.encode([record.member for record in self.registry])
         self.compose_seconds = time.process_time() - began
-        stored = Stored(fresh.epoch, fresh.body, members, self.rebalance.saved())
+        stored = Stored(fresh.epoch, fresh.body, members, self.rebalance.orders.saved())
         self.rebalance.unsaved = False
         try:
             await self.in_thread(self.store.save, stored, self.saved)

@@ -15,7 +15,7 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from fastcache import _core
-from fastcache.health import compose
+from fastcache.health import compose, forecast, progress
 from fastcache.health.act import Service
 from fastcache.health.metrics import Metrics
 from fastcache.health.registry import Id, Kind, Member, Record
@@ -491,13 +491,13 @@ class Face:
 
     async def rebalance(self, _request: Request) -> Response:
         """What moves, and how far it is."""
-        return json(self.service.rebalance.told())
+        return json(progress.told(self.service.rebalance))
 
     async def rebalance_stream(self, _request: Request) -> Response:
         """The same as server-sent events, as often as it changes."""
 
         async def events() -> AsyncIterator[bytes]:
-            async for told in self.service.rebalance.progress():
+            async for told in progress.stream(self.service.rebalance):
                 yield b"event: rebalance\ndata: %b\n\n" % msgspec.json.encode(told)
 
         headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
@@ -506,7 +506,7 @@ class Face:
     async def rebalance_plan(self, request: Request) -> Response:
         """What would move with these weights."""
         told = await body(request, Weighing)
-        return json(await self.service.rebalance.plan(told.weights, told.replicas))
+        return json(await forecast.plan(self.service.rebalance, told.weights, told.replicas))
 
     async def rebalance_start(self, request: Request) -> Response:
         """Move slots until everybody has a fair share by weight."""
@@ -515,7 +515,7 @@ class Face:
             told.weights, told.replicas, told.megabytes_per_second, told.p99_ms, told.share
         )
         await self.service.rebalance.saved_orders()
-        return json(self.service.rebalance.told(), 202)
+        return json(progress.told(self.service.rebalance), 202)
 
     async def rebalance_order(self, request: Request) -> Response:
         """Pause, resume or cancel."""
@@ -526,7 +526,7 @@ class Face:
             raise HTTPException(404, "it is one of plan, start, pause, resume, cancel")
         verb()
         await work.saved_orders()
-        return json(work.told())
+        return json(progress.told(work))
 
     def pause(self, wanted: bool) -> Handler:
         """Suspend or resume automatic failover."""

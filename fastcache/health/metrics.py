@@ -6,6 +6,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector, CollectorRegistry
 
+from fastcache.health import progress
 from fastcache.health.act import Service
 from fastcache.model import Health
 
@@ -104,7 +105,7 @@ def replication_metrics(service: Service) -> Iterator[Metric]:
 
 def rebalance_metrics(service: Service) -> Iterator[Metric]:
     """How far slots have moved."""
-    told = service.rebalance.told()
+    told = progress.told(service.rebalance)
     active = told["state"] in {"running", "paused"} or bool(told["moves"])
     for name, help_text, value in (
         ("rebalance_in_progress", "1 while slots move, or are to.", int(active)),

@@ -1,25 +1,22 @@
-"""Carry out moves of slots: look at those under way, have the topology take them further, tell how far it is.
+"""Carry out moves of slots: take orders, look at moves under way, have the topology take them further.
 
-What must survive a crash is in the store: moves in the topology itself, and beside it the orders (whether
-slots are to move, and nodes whose weight an operator has changed). What comes next follows from them, see
-moves.py.
+What must survive a crash is in the store: moves in the topology itself, and beside it the orders (orders.py:
+whether slots are to move, and nodes whose weight an operator has changed). What comes next follows from them,
+see moves.py. What would move is told by forecast.py, how far it is by progress.py.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from fastcache.health import compose, moves, pairs
-from fastcache.health.cost import Cost, dip
+from fastcache.health import compose, forecast, moves, orders
+from fastcache.health.cost import Cost
 from fastcache.health.decide import Failure
 from fastcache.health.moves import FLIPPED, Decision, Limits, Row, Step, View
 from fastcache.health.pace import Pace
 from fastcache.health.replication import RefusedError
 from fastcache.health.resp import ErrorReply, pairs_of
-from fastcache.health.roles import Event, groups_of, mask_of, text_of
+from fastcache.health.roles import Event, groups_of, mask_of
 from fastcache.health.store import DeposedError
 from fastcache.model import Health
 
@@ -30,39 +27,7 @@ Document = dict[str, Any]
 # Moves under way are looked at so often; without any, it is looked whether some should begin.
 LOOK_SECONDS = 0.03
 IDLE_SECONDS = 0.25
-# How fast slots move where nothing was measured yet.
-USUAL_SLOTS_A_SECOND = 200.0
 MOST_REPLICAS = 7
-
-
-class Orders(msgspec.Struct, forbid_unknown_fields=False):
-    """What an operator, or a node that joined, has set going. Kept with the topology."""
-
-    state: Literal["idle", "running", "paused", "cancelled"] = "idle"
-    # Nodes whose weight was changed here; 0 drains.
-    weights: dict[str, int] = {}
-    started: float = 0.0
-    finished: float = 0.0
-    slots_total: int = 0
-    slots_moved: int = 0
-    keys_total: int = 0
-    keys_moved: int = 0
-    bytes_moved: int = 0
-    given_up: int = 0
-    # With replication: first mains move, then copies follow to where the ring wants them.
-    phase: Literal["mains", "copies"] = "mains"
-    # The budget: megabytes a second that one node may send, and what the 99th of a hundred answers of a node
-    # that takes part may take, ms. Zero for no limit.
-    megabytes: float = 0.0
-    p99_ms: float = 0.0
-    # The part of the time in which steps may be felt; 0 for what the settings say.
-    share: float = 0.0
-    # Copies of every slot, when that was changed here; negative: as the configuration says.
-    replicas: int = -1
-    # Nodes that have joined since and wait for slots.
-    newcomers: list[str] = []
-    # What keeps it from going on; empty when nothing does.
-    waits: str = ""
 
 
 class Rebalance:
@@ -70,7 +35,7 @@ class Rebalance:
 
     def __init__(self, service: "Service") -> None:
         self.service = service
-        self.orders = Orders()
+        self.orders = orders.Orders()
         # The orders have changed and are not saved yet.
         self.unsaved = False
         # The orders are in force from this epoch on.
@@ -94,13 +59,9 @@ class Rebalance:
 
     # --- what is kept -------------------------------------------------------------------------------
 
-    def saved(self) -> bytes:
-        """For the store."""
-        return msgspec.json.encode(self.orders)
-
     def restore(self, body: bytes) -> None:
         """What the store had."""
-        self.orders = msgspec.json.decode(body, type=Orders) if body else Orders()
+        self.orders = orders.restored(body)
         self.unsaved = False
 
     def order(self, **changes: object) -> None:
@@ -472,7 +433,7 @@ class Rebalance:
 
     async def estimate(self) -> None:
         """How much there is to move, as the givers say."""
-        told = await self.plan()
+        told = await forecast.plan(self)
         self.orders.slots_total = self.orders.slots_moved + told["slots"]
         self.orders.keys_total = self.orders.keys_moved + told["keys"]
         if self.cost.impact.expected_dip is None:
@@ -529,142 +490,3 @@ class Rebalance:
             self.sent.add(move)
         elif reply:
             self.kept.add(move)
-
-    # --- telling ------------------------------------------------------------------------------------
-
-    async def plan(
-        self, weights: dict[str, int] | None = None, replicas: int | None = None
-    ) -> dict[str, Any]:
-        """What would move, with what it amounts to."""
-        document = {**self.service.document}
-        wanted = {**self.orders.weights, **(weights or {})}
-        document["nodes"] = [
-            {**node, "weight": wanted.get(node["id"], node["weight"])} for node in document.get("nodes", ())
-        ]
-        document["replicas"] = self.replicas if replicas is None else replicas
-        target = self.target(document)
-        found = moves.steps(document, target)
-        held: dict[str, int] = {}
-        for main in moves.mains_of(document).values():
-            held[main] = held.get(main, 0) + 1
-        names = sorted({name for step in found for name in (step.giver, step.taker)})
-        asked = await asyncio.gather(*(self.cost.size(name) for name in names))
-        sizes = dict(zip(names, asked, strict=True))
-        told: list[dict[str, Any]] = []
-        for step in found:
-            part = len(step.slots) / held[step.giver]
-            keys, size = sizes[step.giver].keys, sizes[step.giver].bytes
-            told.append(
-                {
-                    "from": step.giver,
-                    "to": step.taker,
-                    "slots": len(step.slots),
-                    "ranges": text_of(step.slots),
-                    "keys": round(keys * part),
-                    "bytes": round(size * part),
-                }
-            )
-        slots = sum(len(step.slots) for step in found)
-        return {
-            "moves": told,
-            "copies": self.copies_planned(document, target),
-            "slots": slots,
-            "keys": sum(one["keys"] for one in told),
-            "bytes": sum(one["bytes"] for one in told),
-            "seconds": round(slots / self.rate(), 1),
-            "hitRateDip": dip(told, sizes),
-        }
-
-    def copies_planned(self, document: Document, target: Mapping[int, str]) -> int:
-        """Copies of slots that would be made once their mains are where they belong."""
-        if not self.service.replication.on or not document.get("slots"):
-            return 0
-        slots = moves.with_mains(document["slots"], target)
-        settings = self.service.settings
-        if settings.replica_placement == "pairs":
-            placed = pairs.placed(document, slots, settings.pairs)
-        else:
-            placed = compose.placed(document, {"slots": slots}, admit=True, keep_mains=True)
-        held: dict[str, int] = {}
-        for group in groups_of(document["slots"]):
-            for name in (group.main, *group.copies):
-                held[name] = held.get(name, 0) | mask_of(group.ranges)
-        return sum(
-            (mask_of(group.ranges) & ~held.get(name, 0)).bit_count()
-            for group in groups_of(placed)
-            for name in group.replicas
-        )
-
-    def rate(self) -> float:
-        """Slots a second, as measured in this rebalance or else by habit."""
-        orders = self.orders
-        spent = (orders.finished or time.time()) - orders.started
-        if orders.slots_moved and spent > 0:
-            return max(orders.slots_moved / spent, 1.0)
-        return USUAL_SLOTS_A_SECOND
-
-    def told(self) -> dict[str, Any]:
-        """How far it is, for people and their tools."""
-        orders = self.orders
-        under_way = [
-            {
-                "id": move["id"],
-                "from": move["from"],
-                "to": move["to"],
-                "slots": mask_of(move["ranges"]).bit_count(),
-                "state": self.state_of(move),
-                "copied": row.copied if (row := self.rows.get((move["to"], move["id"]))) else 0,
-            }
-            for move in self.under_way
-        ]
-        active = orders.state in {"running", "paused"} or bool(under_way)
-        now = time.time()
-        left = sum(len(step.slots) for step in self.steps(self.service.document)) if active else 0
-        return {
-            "state": orders.state,
-            "epoch": self.service.epoch,
-            "slotsMoved": orders.slots_moved,
-            "slotsLeft": left,
-            "slotsTotal": orders.slots_moved + left,
-            "keysMoved": orders.keys_moved,
-            "keysTotal": max(orders.keys_total, orders.keys_moved),
-            "bytesMoved": orders.bytes_moved,
-            "givenUp": orders.given_up,
-            "seconds": round((orders.finished or now) - orders.started, 1) if orders.started else 0.0,
-            "secondsLeft": round(left / self.rate(), 1) if active else 0.0,
-            "weights": orders.weights,
-            "budget": {
-                "megabytesPerSecond": orders.megabytes,
-                "p99Ms": orders.p99_ms,
-                "share": self.share,
-            },
-            "pace": {
-                "megabytesPerSecond": round(self.pace.now / 1e6, 2),
-                "p99Ms": round(self.pace.p99(), 2),
-                "restSeconds": round(self.pace.rest(self.share), 2),
-            },
-            "impact": self.cost.told(),
-            "phase": orders.phase,
-            "replicas": self.replicas,
-            "copiesLeft": self.copies_left() if active and self.service.replication.on else 0,
-            "waits": orders.waits,
-            "moves": under_way,
-        }
-
-    def state_of(self, move: Document) -> str:
-        """The state of a move in a word: pending until the giver streams, sealed until the taker serves."""
-        row = self.rows.get((move["from"], move["id"]))
-        if move["state"] != FLIPPED:
-            return "pending" if row is None or row.state == "connecting" else str(move["state"])
-        taken = self.rows.get((move["to"], move["id"]))
-        return "flipped" if taken and taken.state == "open" else "sealed"
-
-    async def progress(self) -> AsyncIterator[dict[str, Any]]:
-        """How far it is, as often as that changes, until the service stops."""
-        last: dict[str, Any] = {}
-        while not self.service.stopping.is_set():
-            now = self.told()
-            if {**now, "seconds": 0, "secondsLeft": 0} != {**last, "seconds": 0, "secondsLeft": 0}:
-                last = now
-                yield now
-            await asyncio.sleep(0.2)
