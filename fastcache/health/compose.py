@@ -12,6 +12,7 @@ import msgspec
 
 from fastcache import _core
 from fastcache.health import pairs, roles
+from fastcache.health.groups import mask_of
 from fastcache.health.registry import Record
 from fastcache.model import Health
 
@@ -105,7 +106,7 @@ def with_roles(
 
 def count(ranges: str) -> int:
     """How many slots a group has."""
-    return roles.mask_of(ranges).bit_count()
+    return mask_of(ranges).bit_count()
 
 
 def holding(document: Document) -> set[str]:

@@ -1,14 +1,15 @@
 """What nodes say of themselves and of their streams, and what of it still counts. Pure.
 
 A report is what one node said at one moment: its run, the topology it obeys, a row for each stream. Reports
-are kept as links (roles.Link) by main and copy; one that was made under another topology decides nothing.
+are kept as links (links.py) by main and copy; one that was made under another topology decides nothing.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from fastcache.health.roles import Document, Link, after_row, groups_of, mask_of
+from fastcache.health.groups import Document, groups_of, mask_of
+from fastcache.health.links import Link, after_row
 
 # What we make of a copy that its main does not mention.
 ABSENT = "absent"

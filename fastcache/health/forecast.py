@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastcache.health import compose, moves, pairs
 from fastcache.health.cost import dip
-from fastcache.health.roles import groups_of, mask_of, text_of
+from fastcache.health.groups import groups_of, mask_of, text_of
 
 if TYPE_CHECKING:
     from fastcache.health.act import Service

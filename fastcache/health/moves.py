@@ -18,7 +18,8 @@ import msgspec
 
 from fastcache import _core
 from fastcache.health import pairs
-from fastcache.health.roles import Event, Holders, groups_of, mask_of, ranges_of, slots_in, text_of
+from fastcache.health.groups import Holders, groups_of, mask_of, ranges_of, slots_in, text_of
+from fastcache.health.roles import Event
 from fastcache.model import Health
 
 Document = dict[str, Any]

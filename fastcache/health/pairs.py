@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from fastcache import _core
-from fastcache.health.roles import slots_in, text_of
+from fastcache.health.groups import slots_in, text_of
 
 Document = dict[str, Any]
 Pair = tuple[str, ...]

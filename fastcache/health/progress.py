@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from fastcache.health.forecast import rate
+from fastcache.health.groups import mask_of
 from fastcache.health.moves import FLIPPED, Row
-from fastcache.health.roles import mask_of
 
 if TYPE_CHECKING:
     from fastcache.health.rebalance import Rebalance

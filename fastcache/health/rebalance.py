@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 from fastcache.health import compose, forecast, moves, orders
 from fastcache.health.cost import Cost
 from fastcache.health.decide import Failure
+from fastcache.health.groups import groups_of, mask_of
 from fastcache.health.moves import FLIPPED, Decision, Limits, Row, Step, View
 from fastcache.health.pace import Pace
 from fastcache.health.replication import RefusedError
 from fastcache.health.resp import ErrorReply, pairs_of
-from fastcache.health.roles import Event, groups_of, mask_of
+from fastcache.health.roles import Event
 from fastcache.health.store import DeposedError
 from fastcache.model import Health
 

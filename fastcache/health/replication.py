@@ -16,9 +16,11 @@ import msgspec
 from fastcache.health import compose
 from fastcache.health.events import Events
 from fastcache.health.evidence import Evidence, Report
+from fastcache.health.groups import Document, first_to_hear, groups_of
+from fastcache.health.links import STREAMING
 from fastcache.health.registry import Member
 from fastcache.health.resp import ErrorReply
-from fastcache.health.roles import STREAMING, Document, Event, NodeView, View, Wish, first_to_hear, groups_of
+from fastcache.health.roles import Event, NodeView, View, Wish
 from fastcache.model import Health
 
 if TYPE_CHECKING:

@@ -13,18 +13,23 @@ What the decisions stand on (docs/failover.md tells the whole protocol):
   holds every acknowledged write until another joins: a keeper, which saves the slot when its main restarts.
 """
 
-import functools
-import itertools
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
+from fastcache.health.groups import (
+    Document,
+    Group,
+    Holders,
+    as_slots,
+    groups_of,
+    joined_up,
+    mask_of,
+    ranges_of,
+    slots_in,
+    text_of,
+)
+from fastcache.health.links import COPYING, STREAMING, Link
 from fastcache.model import Health
-
-Document = dict[str, Any]
-# Copies of a slot, the main first.
-Holders = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,73 +46,6 @@ class NodeView:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
-    """What a main last said of the stream to one of its copies.
-
-    `epoch` is the topology that the main obeyed then, `floor` its sequence number when it first spoke under
-    that topology: once that much is acknowledged, nothing older is missing.
-    """
-
-    epoch: int
-    state: str
-    seq: int = 0
-    acked: int = 0
-    floor: int = 0
-    lag_ms: int = 0
-    # Since when, by the clock of whoever asks, the stream has not been `streaming`; 0 while it is.
-    broken_since: float = 0.0
-    # Since when it has, besides, brought the copy no further.
-    stalled_since: float = 0.0
-    run: str = ""
-    lag_bytes: int = 0
-    sent_bytes: int = 0
-    # Slots, as bits, that came to the stream later and that the copy does not have yet; since when.
-    lacks: int = 0
-    lacking: tuple[tuple[int, float], ...] = ()
-
-    @property
-    def in_sync(self) -> bool:
-        """Everything up to the floor has arrived, and what follows is under way."""
-        return self.state == STREAMING and self.acked >= self.floor
-
-    def holds(self, ranges: str) -> bool:
-        """The same, of these slots."""
-        return self.in_sync and not self.lacks & mask_of(ranges)
-
-    def lacks_since(self, ranges: str) -> float | None:
-        """Since when any of these slots is being copied."""
-        return min((since for slots, since in self.lacking if slots & mask_of(ranges)), default=None)
-
-
-STREAMING = "streaming"
-COPYING = "copying"
-
-
-def after_row(before: Link | None, row: Link, at: float) -> Link:
-    """Take in what a main says now. A new topology or a new run of the main begins a new floor."""
-    known = before if before and before.epoch == row.epoch and before.run == row.run else None
-    broken = stalled = 0.0
-    if row.state != STREAMING:
-        broken = before.broken_since if before and before.broken_since else at
-        advances = known and row.state == COPYING and row.sent_bytes > known.sent_bytes
-        stalled = before.stalled_since if before and before.stalled_since and not advances else at
-    lacking, fresh = [], row.lacks
-    for slots, since in before.lacking if before else ():
-        if still := slots & row.lacks:
-            lacking.append((still, since))
-            fresh &= ~still
-    if fresh:
-        lacking.append((fresh, at))
-    return replace(
-        row,
-        floor=known.floor if known else row.seq,
-        broken_since=broken,
-        stalled_since=stalled,
-        lacking=tuple(lacking),
-    )
-
-
-@dataclass(frozen=True, slots=True)
 class Wish:
     """What an operator asked for: `node` gives up its slots, to `to` where that is given.
 
@@ -119,7 +57,7 @@ class Wish:
     force: bool = False
     slots: frozenset[int] = frozenset()
 
-    def means(self, group: "Group") -> bool:
+    def means(self, group: Group) -> bool:
         """Whether the wish is about these slots."""
         return self.node == group.main and (not self.slots or self.slots.issuperset(slots_in(group.ranges)))
 
@@ -161,60 +99,6 @@ class Event:
 
     kind: str
     fields: tuple[tuple[str, object], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Group:
-    """Slots with the same holders."""
-
-    main: str
-    replicas: Holders
-    learners: Holders
-    ranges: str
-    keepers: Holders = ()
-
-    @property
-    def plain(self) -> Holders:
-        """Replicas that may be promoted."""
-        return tuple(name for name in self.replicas if name not in self.learners)
-
-    @property
-    def copies(self) -> Holders:
-        """All but the main, replicas first."""
-        return (*self.replicas, *(name for name in self.learners if name not in self.replicas))
-
-    def kept_by(self, names: Iterable[str]) -> "Group":
-        """With these as keepers, while there is nobody to promote.
-
-        They have everything that was acknowledged until one that joins has a slot whole, without which the
-        main acknowledges nothing; that one knows it itself (salvage).
-        """
-        kept = () if self.plain else set(names).intersection(self.learners)
-        return replace(self, keepers=tuple(name for name in self.copies if name in kept))
-
-
-def groups_of(slots: Iterable[Document]) -> list[Group]:
-    """The groups of a topology."""
-    return [
-        Group(
-            one["main"],
-            tuple(one.get("replicas", ())),
-            tuple(one.get("learners", ())),
-            one["ranges"],
-            tuple(one.get("keepers", ())),
-        )
-        for one in slots
-    ]
-
-
-def as_slots(groups: Iterable[Group]) -> list[Document]:
-    """Groups as a topology lists them."""
-    return [
-        {"main": group.main, "ranges": group.ranges, "replicas": list(group.replicas)}
-        | ({"learners": list(group.learners)} if group.learners else {})
-        | ({"keepers": list(group.keepers)} if group.keepers else {})
-        for group in groups
-    ]
 
 
 # Told the groups as they are and the nodes that get no new copies; answers who should hold each slot.
@@ -523,18 +407,6 @@ def cut(groups: list[Group], wish: Wish | None) -> Iterable[Group]:
                 yield replace(group, ranges=text_of(part)) if part != slots else group
 
 
-def joined_up(groups: Iterable[Group]) -> list[Group]:
-    """One group for all slots with the same holders, in the order in which a topology lists them."""
-    held: dict[tuple[str, Holders, Holders, Holders], int] = {}
-    for group in groups:
-        holders = (group.main, group.replicas, group.learners, group.keepers)
-        held[holders] = held.get(holders, 0) | mask_of(group.ranges)
-    return [
-        Group(main, replicas, learners, ranges_of(slots), keepers)
-        for (main, replicas, learners, keepers), slots in sorted(held.items())
-    ]
-
-
 def without_strangers(group: Group, view: View) -> Group:
     """Copies on nodes that have left are no copies any more."""
     return replace(
@@ -594,40 +466,6 @@ def targets(groups: list[Group], place: Place, away: frozenset[str]) -> list[tup
     return split
 
 
-@functools.lru_cache(4096)
-def mask_of(ranges: str) -> int:
-    """The slots of `0-99,105` as bits of a number: sets of slots are compared and joined all the time."""
-    mask = 0
-    for part in ranges.split(",") if ranges else ():
-        first, _, last = part.partition("-")
-        mask |= (1 << (int(last or first) + 1)) - (1 << int(first))
-    return mask
-
-
-@functools.lru_cache(256)
-def ranges_of(mask: int) -> str:
-    """The other way round."""
-    runs = ((run.start(), run.end() - 1) for run in re.finditer("1+", bin(mask)[:1:-1]))
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
-
-
-@functools.lru_cache(64)
-def slots_in(ranges: str) -> tuple[int, ...]:
-    """The slots of `0-99,105`, ascending: thousands, and asked for several times at every change."""
-    parts = (part.partition("-") for part in ranges.split(",")) if ranges else ()
-    return tuple(
-        itertools.chain.from_iterable(range(int(first), int(last or first) + 1) for first, _, last in parts)
-    )
-
-
-def text_of(slots: Iterable[int]) -> str:
-    """Slots as `0-99,105`."""
-    bits = bytearray(2048)
-    for slot in slots:
-        bits[slot >> 3] |= 1 << (slot & 7)
-    return ranges_of(int.from_bytes(bits, "little"))
-
-
 def merged(events: Iterable[Event]) -> list[Event]:
     """One event for all groups that met the same fate, with the number of their slots.
 
@@ -643,22 +481,3 @@ def merged(events: Iterable[Event]) -> list[Event]:
         Event(one.kind, tuple((name, count if name == "slots" else value) for name, value in one.fields))
         for one, count in together.values()
     ]
-
-
-def first_to_hear(before: Document, after: Document) -> tuple[str, ...]:
-    """New mains: each must obey the new topology before anybody is sent to it.
-
-    From then on it refuses the stream of the main before it, which can acknowledge no strict write any more.
-    """
-    old: dict[str, int] = {}
-    known = 0
-    for group in groups_of(before.get("slots", ())):
-        slots = mask_of(group.ranges)
-        old[group.main] = old.get(group.main, 0) | slots
-        known |= slots
-    fresh = {
-        group.main
-        for group in groups_of(after.get("slots", ()))
-        if mask_of(group.ranges) & known & ~old.get(group.main, 0)
-    }
-    return tuple(sorted(fresh))

@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fastcache.health.evidence import Report, Row
-from fastcache.health.roles import Document, Group, groups_of, slots_in
+from fastcache.health.groups import Document, Group, groups_of, slots_in
 
 if TYPE_CHECKING:
     from tests.simulation.failover_world import World

@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
-from fastcache.health.roles import Document, groups_of, slots_in
+from fastcache.health.groups import Document, groups_of, slots_in
 from tests.history.linear import Verdict, judge
 from tests.simulation.failover_node import by_slot
 from tests.simulation.failover_world import SLOTS, World

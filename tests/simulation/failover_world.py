@@ -14,8 +14,9 @@ from typing import Any
 
 from fastcache.health.decide import Check, Failure, Pace, next_check_in
 from fastcache.health.evidence import Evidence, Report
+from fastcache.health.groups import Document, first_to_hear, groups_of
 from fastcache.health.registry import Member, Registry
-from fastcache.health.roles import Document, NodeView, View, assign, first_to_hear, groups_of
+from fastcache.health.roles import NodeView, View, assign
 from fastcache.model import Health
 from tests.history.linear import FOR_EVER, Operation
 from tests.simulation.failover_node import SimulatedNode, by_slot

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fastcache.health import moves
+from fastcache.health.groups import groups_of, slots_in
 from fastcache.health.moves import COPYING, FLIPPED, Limits, Row, Step, View
-from fastcache.health.roles import groups_of, slots_in
 from fastcache.model import Health
 
 Document = dict[str, Any]

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from fastcache.health.groups import Document, Group, slots_in
 from fastcache.health.moves import FLIPPED, JOINED, Row
-from fastcache.health.roles import Document, Group, slots_in
 from tests.simulation.failover_node import (
     LEASE,
     RING,

@@ -12,8 +12,8 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
+from fastcache.health.groups import Document, slots_in
 from fastcache.health.moves import COPYING, FLIPPED, JOINED
-from fastcache.health.roles import Document, slots_in
 from tests.history.linear import Verdict, judge
 from tests.simulation import failover_story
 from tests.simulation.failover_node import by_slot

@@ -11,8 +11,9 @@ from typing import Any
 from fastcache.health import moves
 from fastcache.health.decide import Check
 from fastcache.health.evidence import Report
+from fastcache.health.groups import Document, first_to_hear, groups_of, mask_of
 from fastcache.health.moves import FLIPPED, Limits, Row
-from fastcache.health.roles import Document, View, assign, first_to_hear, groups_of, mask_of
+from fastcache.health.roles import View, assign
 from fastcache.model import Health
 from tests.simulation.failover_node import SimulatedNode
 from tests.simulation.failover_world import SLOTS, Service, World

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from fastcache.health.groups import slots_in
 from fastcache.health.pairs import found, placed
-from fastcache.health.roles import slots_in
 
 
 def document(count: int, hosts: int, replicas: int = 1) -> dict[str, Any]:

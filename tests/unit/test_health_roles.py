@@ -3,17 +3,9 @@
 import pytest
 
 from fastcache.health.evidence import Evidence, Report, Row
-from fastcache.health.roles import (
-    Decision,
-    Document,
-    Link,
-    NodeView,
-    View,
-    Wish,
-    after_row,
-    assign,
-    first_to_hear,
-)
+from fastcache.health.groups import Document, first_to_hear
+from fastcache.health.links import Link, after_row
+from fastcache.health.roles import Decision, NodeView, View, Wish, assign
 from fastcache.model import Health
 
 UP, DOWN = Health.HEALTHY, Health.UNHEALTHY

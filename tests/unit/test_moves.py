@@ -8,8 +8,8 @@ import pytest
 from fastcache import _core
 from fastcache.health import moves
 from fastcache.health.compose import count, placed
+from fastcache.health.groups import slots_in
 from fastcache.health.moves import COPYING, FLIPPED, Document, Limits, Row, View
-from fastcache.health.roles import slots_in
 from fastcache.model import Health
 
 ALL = Limits(a_node=1, slots=16384)
