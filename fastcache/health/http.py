@@ -414,7 +414,7 @@ class Face:
         told = await body(request, Complaints)
         if self.service.registry.find(told.proxy, "proxy") is None:
             raise HTTPException(404, f"there is no proxy {told.proxy}: register first")
-        unknown = [one.node for one in told.reports if not self.service.report(one.node, told.proxy)]
+        unknown = [one.node for one in told.reports if not self.service.checks.report(one.node, told.proxy)]
         return json({"accepted": len(told.reports) - len(unknown), "unknown": unknown}, 202)
 
     async def placement(self, _request: Request) -> Response:

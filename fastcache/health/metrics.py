@@ -36,7 +36,7 @@ class ServiceCollector(Collector):
         yield CounterMetricFamily(
             "fastcache_health_checks_too_soon",
             "Checks that began sooner after the last one of their member than the profile allows: none.",
-            service.checks_too_soon,
+            service.checks.too_soon,
         )
         yield from replication_metrics(service)
         yield from rebalance_metrics(service)
