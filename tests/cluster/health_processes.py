@@ -58,13 +58,15 @@ class StandIn:
         listener = socket.create_server(("127.0.0.1", self.port), reuse_port=False)
         self.port = listener.getsockname()[1]
         self.listener = listener
-        threading.Thread(target=self.accept, args=(listener,), daemon=True).start()
+        self.accepting = threading.Thread(target=self.accept, args=(listener,), daemon=True)
+        self.accepting.start()
 
     def close(self) -> None:
         """As a process that was killed: the port refuses, connections end."""
         if self.listener:
             with contextlib.suppress(OSError):
                 self.listener.shutdown(socket.SHUT_RDWR)
+            self.accepting.join()  # It may just have taken one in, which must end as well.
             self.listener.close()
             self.listener = None
         for connection in self.connections:

@@ -48,14 +48,21 @@ class StandInNode:
         self.connections: list[socket.socket] = []
         self.listener = socket.create_server(("127.0.0.1", self.port), reuse_port=False)
         self.port = self.listener.getsockname()[1]
-        threading.Thread(target=self.accept, args=(self.listener,), daemon=True).start()
+        self.accepting = threading.Thread(target=self.accept, args=(self.listener,), daemon=True)
+        self.accepting.start()
 
     def kill(self) -> None:
         """As with kill -9: the port refuses, connections end."""
-        for one in (self.listener, *self.connections):
-            with contextlib.suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
+        self.end(self.listener)
+        self.accepting.join()  # It may just have taken one in, which must end as well.
+        for one in self.connections:
+            self.end(one)
+
+    @staticmethod
+    def end(one: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            one.shutdown(socket.SHUT_RDWR)
+        one.close()
 
     def restart(self) -> None:
         """A new life with an empty memory."""
