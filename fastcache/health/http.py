@@ -1,10 +1,14 @@
-"""The HTTP face of the health service: verdicts, topology, registration, probes, metrics."""
+"""The HTTP face of the health service: verdicts, topology, registration, probes, metrics.
+
+Moves of slots have their pages in rebalance_http.py, what operators share in operators.py; web.py is what all
+of them stand on.
+"""
 
 import asyncio
 import hmac
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import AsyncIterator
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -15,24 +19,22 @@ from starlette.responses import RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from fastcache import _core
-from fastcache.health import compose, forecast, progress
+from fastcache.health import compose, operators, rebalance_http
 from fastcache.health.act import Service
 from fastcache.health.metrics import Metrics
 from fastcache.health.registry import Id, Kind, Member, Record
 from fastcache.health.replication import RefusedError
 from fastcache.health.roles import Wish
 from fastcache.health.store import DeposedError
+from fastcache.health.web import Handler, body, json, number, refused, whole
 from fastcache.model import SLOTS, Health
 
-LONGEST_BODY = 1 << 20
 LONGEST_TOPOLOGY = 16 << 20
 LONGEST_POLL_SECONDS = 60.0
 # A stream that says nothing for longer is taken for dead by what stands in between.
 HEARTBEAT_SECONDS = 10.0
 # A node that is to stop is nobody's copy for so long, or until it starts anew.
 LEAVING_SECONDS = 30.0
-
-Body = TypeVar("Body")
 
 
 class Joining(msgspec.Struct, forbid_unknown_fields=True):
@@ -70,21 +72,6 @@ class Granting(msgspec.Struct, forbid_unknown_fields=True):
     epoch: Annotated[int, Meta(ge=0)]
 
 
-class Weighing(msgspec.Struct, forbid_unknown_fields=True):
-    """Nodes and the weights that they are to have; 0 takes all slots away."""
-
-    weights: dict[Id, Annotated[int, Meta(ge=0, le=100_000)]] = {}
-    # Copies of every slot from now on, besides its main.
-    replicas: Annotated[int, Meta(ge=0, le=7)] | None = None
-    # What moves may cost: megabytes a second of one node, and the 99th of a hundred answers; 0 for no limit.
-    megabytes_per_second: Annotated[float, Meta(ge=0, le=100_000)] | None = msgspec.field(
-        default=None, name="megabytesPerSecond"
-    )
-    p99_ms: Annotated[float, Meta(ge=0, le=60_000)] | None = msgspec.field(default=None, name="p99Ms")
-    # In which part of the time steps of moves may be felt.
-    share: Annotated[float, Meta(ge=0.001, le=1)] | None = None
-
-
 class Leaving(msgspec.Struct, forbid_unknown_fields=True):
     """A node that is to stop."""
 
@@ -120,8 +107,6 @@ def application(service: Service) -> Starlette:
         ("/topology/stream", face.stream),
         ("/locate/{key:path}", face.locate),
         ("/replication", face.replication),
-        ("/rebalance", face.rebalance),
-        ("/rebalance/stream", face.rebalance_stream),
         ("/events", face.events_page),
         ("/metrics", face.metrics_page),
         ("/leader", face.leader),
@@ -144,9 +129,6 @@ def application(service: Service) -> Starlette:
         ("/pause", "POST", face.pause(True)),
         ("/resume", "POST", face.pause(False)),
         ("/flags", "POST", face.flags),
-        ("/rebalance/plan", "POST", face.rebalance_plan),
-        ("/rebalance/start", "POST", face.rebalance_start),
-        ("/rebalance/{verb}", "POST", face.rebalance_order),
     ]
     routes = [Route(path, handler, methods=["GET"]) for path, handler in reading]
     routes += [Route(path, face.guarded(handler), methods=[method]) for path, method, handler in changing]
@@ -154,29 +136,11 @@ def application(service: Service) -> Starlette:
     routes.append(Route("/reports", face.on_the_leader(face.reports), methods=["POST"]))
     # Nor have nodes; what is said there is believed only when the node itself says so.
     routes.append(Route("/leaving", face.on_the_leader(face.leaving), methods=["POST"]))
-    from fastcache.health import operators  # noqa: PLC0415  (it stands on what is below)
-
+    routes += rebalance_http.routes(service, face.guarded)
     routes += operators.routes(service, face.guarded)
     return Starlette(
         routes=routes, exception_handlers=dict.fromkeys((HTTPException, RefusedError, DeposedError), refused)
     )
-
-
-async def refused(_request: Request, error: Exception) -> Response:
-    """Errors are JSON like everything else; what cannot be done now, or not by us, says so."""
-    if isinstance(error, HTTPException):
-        return json({"error": error.detail}, error.status_code, error.headers)
-    if isinstance(error, RefusedError):
-        return json({"error": str(error)}, 409)
-    return json({"error": str(error)}, 503, {"Retry-After": "1"})
-
-
-def json(value: object, status: int = 200, headers: Any = None) -> Response:
-    """A JSON response."""
-    return Response(msgspec.json.encode(value), status, headers, media_type="application/json")
-
-
-Handler = Callable[[Request], Awaitable[Response]]
 
 
 class Face:
@@ -487,47 +451,6 @@ class Face:
                 raise HTTPException(503, f"{error}; ask again") from None
             raise
 
-    # --- moves of slots -----------------------------------------------------------------------------
-
-    async def rebalance(self, _request: Request) -> Response:
-        """What moves, and how far it is."""
-        return json(progress.told(self.service.rebalance))
-
-    async def rebalance_stream(self, _request: Request) -> Response:
-        """The same as server-sent events, as often as it changes."""
-
-        async def events() -> AsyncIterator[bytes]:
-            async for told in progress.stream(self.service.rebalance):
-                yield b"event: rebalance\ndata: %b\n\n" % msgspec.json.encode(told)
-
-        headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
-        return StreamingResponse(events(), headers=headers, media_type="text/event-stream")
-
-    async def rebalance_plan(self, request: Request) -> Response:
-        """What would move with these weights."""
-        told = await body(request, Weighing)
-        return json(await forecast.plan(self.service.rebalance, told.weights, told.replicas))
-
-    async def rebalance_start(self, request: Request) -> Response:
-        """Move slots until everybody has a fair share by weight."""
-        told = await body(request, Weighing)
-        self.service.rebalance.start(
-            told.weights, told.replicas, told.megabytes_per_second, told.p99_ms, told.share
-        )
-        await self.service.rebalance.saved_orders()
-        return json(progress.told(self.service.rebalance), 202)
-
-    async def rebalance_order(self, request: Request) -> Response:
-        """Pause, resume or cancel."""
-        work = self.service.rebalance
-        verbs = {"pause": work.pause, "resume": work.resume, "cancel": work.cancel}
-        verb = verbs.get(request.path_params["verb"])
-        if verb is None:
-            raise HTTPException(404, "it is one of plan, start, pause, resume, cancel")
-        verb()
-        await work.saved_orders()
-        return json(progress.told(work))
-
     def pause(self, wanted: bool) -> Handler:
         """Suspend or resume automatic failover."""
 
@@ -549,16 +472,6 @@ def probed(well: bool, yes: str, no: str) -> Response:
     return json({"status": yes if well else no}, 200 if well else 503)
 
 
-def number(request: Request, name: str, default: int) -> int:
-    """A query parameter that is a number."""
-    text = request.query_params.get(name)
-    if text is None:
-        return default
-    if not text.isdecimal() or len(text) > 18:
-        raise HTTPException(400, f"{name} must be a number")
-    return int(text)
-
-
 def slots_from(text: str) -> frozenset[int]:
     """The slots of `0-99,105`."""
     slots: list[int] = []
@@ -571,24 +484,6 @@ def slots_from(text: str) -> frozenset[int]:
             raise HTTPException(400, f"slots are numbers below {SLOTS}, rising, such as 0-99,105")
         slots.extend(range(low, high + 1))
     return frozenset(slots)
-
-
-async def whole(request: Request, longest: int) -> bytes:
-    """The body, refused as soon as it is too long."""
-    received = bytearray()
-    async for chunk in request.stream():
-        received += chunk
-        if len(received) > longest:
-            raise HTTPException(413, f"a body of at most {longest} bytes is taken")
-    return bytes(received)
-
-
-async def body(request: Request, kind: type[Body]) -> Body:
-    """The JSON body as a value."""
-    try:
-        return msgspec.json.decode(await whole(request, LONGEST_BODY), type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise HTTPException(400, str(error)) from None
 
 
 def client(request: Request) -> str:

@@ -19,8 +19,8 @@ from starlette.routing import Route
 
 from fastcache import ledger
 from fastcache.health.act import Service
-from fastcache.health.http import Handler, body, json, number
 from fastcache.health.registry import timestamp
+from fastcache.health.web import Handler, body, json, number
 from fastcache.ledger import Entry, HeldError, Ledger, Name, News
 
 MOST_ENTRIES = 1000
