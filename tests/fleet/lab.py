@@ -12,7 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,36 @@ import json, ssl, sys, urllib.request
 context = ssl.create_default_context(cafile=json.loads(sys.argv[2]))
 print(urllib.request.urlopen(sys.argv[1], timeout=20, context=context).read().decode())
 """
+
+
+def make_bundle(into: Path, *, release: bool = False) -> None:
+    """A debug build is sooner made; an optimised one is what operators run.
+
+    FASTCACHE_BUNDLE names one that is packed already, with PACKAGES in it.
+    """
+    if packed := os.environ.get("FASTCACHE_BUNDLE"):
+        shutil.copytree(packed, into)
+        return
+    wheel = os.environ.get("FASTCACHE_WHEEL")
+    build = ["--wheel", wheel] if wheel else [] if release else ["--debug"]
+    words = ["--suite", SUITE, "--output", str(into), *(f"--package={name}" for name in PACKAGES)]
+    run([sys.executable, PROJECT / "make" / "bundle.py", *build, *words], os.environ)
+
+
+def run(command: Sequence[str | Path], environment: Mapping[str, str], cwd: Path = PROJECT) -> str:
+    """What a command prints; it must succeed."""
+    words = [str(word) for word in command]
+    done = subprocess.run(
+        words,
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout[-6000:]}"
+    return done.stdout
 
 
 @dataclass(frozen=True)
@@ -102,19 +132,8 @@ class Lab:
     # What it stands on
 
     def make_bundle(self, *, release: bool = False) -> None:
-        """A debug build is sooner made; where gaps are judged, an optimised one is what operators run.
-
-        FASTCACHE_BUNDLE names one that is packed already, with PACKAGES in it.
-        """
-        if packed := os.environ.get("FASTCACHE_BUNDLE"):
-            shutil.copytree(packed, self.scratch / "bundle")
-            return
-        wheel = os.environ.get("FASTCACHE_WHEEL")
-        build = ["--wheel", wheel] if wheel else [] if release else ["--debug"]
-        self.run(
-            sys.executable, PROJECT / "make" / "bundle.py", *build, "--suite", SUITE,
-            "--output", self.scratch / "bundle", *(f"--package={name}" for name in PACKAGES),
-        )  # fmt: skip
+        """What the hosts are to get; an optimised build where gaps are judged."""
+        make_bundle(self.scratch / "bundle", release=release)
 
     def next_release(self) -> str:
         """The same release under another name, as an upgrade; returns where its bundle is."""
@@ -157,7 +176,7 @@ class Lab:
 
     def play(self, playbook: str, *words: str, **environment: str) -> Run:
         """Run a playbook; a failure is for the test to judge."""
-        process = self.start_play(playbook, *words, **environment)
+        process = self.start_play(playbook, *words, environment=environment)
         text = process.communicate()[0]
         return Run(process.returncode, text)
 
@@ -219,7 +238,7 @@ class Lab:
 
     def inside(self, *words: str, **environment: str) -> str:
         """Run a command on this machine, inside the lab's network."""
-        return self.run("nsenter", f"--net=/run/netns/fastcache-{NAME}", *words, **environment)
+        return self.run("nsenter", f"--net=/run/netns/fastcache-{NAME}", *words, environment=environment)
 
     def mains(self) -> dict[str, int]:
         """How many slots each node serves, as the health service says."""
@@ -249,19 +268,10 @@ class Lab:
         made: dict[str, Any] = json.loads(self.terraform("output", "-json"))
         return {name: output["value"] for name, output in made.items()}
 
-    def run(self, *command: str | Path, cwd: Path = PROJECT, **environment: str) -> str:
-        words = [str(word) for word in command]
-        done = subprocess.run(
-            words,
-            cwd=cwd,
-            env=self.environment | environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{' '.join(words)}\n{done.stdout[-6000:]}"
-        return done.stdout
+    def run(
+        self, *command: str | Path, cwd: Path = PROJECT, environment: Mapping[str, str] | None = None
+    ) -> str:
+        return run(command, self.environment | dict(environment or {}), cwd)
 
 
 def what_is_missing() -> str | None:

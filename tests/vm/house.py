@@ -16,6 +16,7 @@ PROGRAMS = {
     "qemu-system-x86_64": "qemu-system-x86",
     "qemu-img": "qemu-utils",
     "xorrisofs": "xorriso",
+    "dnsmasq": "dnsmasq-base",
     "iptables": "iptables",
     "mmdebstrap": "mmdebstrap",
     "mkfs.ext4": "e2fsprogs",

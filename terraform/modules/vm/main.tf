@@ -82,7 +82,8 @@ resource "libvirt_volume" "seed" {
   name     = "${var.name}-${each.key}-seed.iso"
   pool     = var.pool
   source   = terraform_data.seed[each.key].output.file
-  format   = "raw"
+  # What libvirt finds it to be; another word here, and each plan would replace the machine.
+  format = "iso"
 
   lifecycle {
     replace_triggered_by = [terraform_data.seed[each.key].id]
@@ -100,7 +101,9 @@ resource "libvirt_domain" "machine" {
   kernel = var.kernel == null ? null : libvirt_volume.kernel["kernel"].id
   initrd = var.kernel == null ? null : libvirt_volume.kernel["initrd"].id
   cmdline = var.kernel == null ? [] : [
-    { root = var.kernel.root, console = "ttyS0", _ = "rw quiet" },
+    # As the provider reads it back: words without a value apart. In one map each plan would replace the machine.
+    { root = var.kernel.root, console = "ttyS0" },
+    { _ = "rw quiet" },
   ]
 
   cpu {
