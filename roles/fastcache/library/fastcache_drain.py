@@ -54,6 +54,10 @@ connections:
 """
 
 
+#: What was told at the runtime socket, among the bits of a server's administrative state.
+MAINTENANCE, DRAINED = 0x01, 0x08
+
+
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -67,22 +71,26 @@ def main() -> None:
     )
     given = module.params
     try:
-        known = status(given["socket"], given["backend"])
-        servers = [name for name in given["servers"] if name in known]
-        drained = {name for name in servers if known[name]["status"].startswith(("DRAIN", "MAINT"))}
-        wrong = [name for name in servers if (name in drained) != (given["state"] == "drain")]
-        if module.check_mode:
-            module.exit_json(changed=bool(wrong), connections={})
-        for name in wrong:
-            answer = say(
-                given["socket"], f"set server {given['backend']}/{name} state {given['state']}"
-            ).strip()
-            if answer:
-                module.fail_json(msg=f"HAProxy refused to {given['state']} {name}: {answer}")
-        connections = wait(given, servers)
+        changed = tell(given, only_look=module.check_mode)
+        connections = {} if module.check_mode else wait(given, given["servers"])
+    except ValueError as refused:
+        module.fail_json(msg=str(refused))
     except OSError as error:
         module.fail_json(msg=f"HAProxy's runtime socket {given['socket']}: {error}")
-    module.exit_json(changed=bool(wrong), connections=connections)
+    module.exit_json(changed=bool(changed), connections=connections)
+
+
+def tell(given: dict[str, Any], only_look: bool) -> list[str]:
+    """Which servers were not as they should be; they are told."""
+    known = status(given["socket"], given["backend"])
+    kept_away = forced(given["socket"], given["backend"])
+    drain = given["state"] == "drain"
+    wrong = [name for name in given["servers"] if name in known and (name in kept_away) != drain]
+    for name in [] if only_look else wrong:
+        answer = say(given["socket"], f"set server {given['backend']}/{name} state {given['state']}").strip()
+        if answer:
+            raise ValueError(f"HAProxy refused to {given['state']} {name}: {answer}")
+    return wrong
 
 
 def wait(given: dict[str, Any], servers: list[str]) -> dict[str, int]:
@@ -98,6 +106,20 @@ def wait(given: dict[str, Any], servers: list[str]) -> dict[str, int]:
         if finished or time.monotonic() > deadline:
             return connections
         time.sleep(0.1)
+
+
+def forced(path: str, backend: str) -> set[str]:
+    """Servers that were told to be drained or away.
+
+    The statistics do not do: a drained server whose checks failed meanwhile is called DOWN there.
+    """
+    lines = say(path, f"show servers state {backend}").splitlines()
+    names = next(line for line in lines if line.startswith("# ")).lstrip("# ").split()
+    rows = [
+        dict(zip(names, line.split(), strict=False)) for line in lines if line.startswith(tuple("0123456789"))
+    ]
+    told = MAINTENANCE | DRAINED
+    return {row["srv_name"] for row in rows if int(row.get("srv_admin_state", 0)) & told}
 
 
 def status(path: str, backend: str) -> dict[str, dict[str, str]]:
