@@ -12,7 +12,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -135,12 +137,12 @@ class Lab:
         """What the hosts are to get; an optimised build where gaps are judged."""
         make_bundle(self.scratch / "bundle", release=release)
 
-    def next_release(self) -> str:
+    def next_release(self, name: str = "next") -> str:
         """The same release under another name, as an upgrade; returns where its bundle is."""
-        bundle = self.scratch / "next"
+        bundle = self.scratch / name
         shutil.copytree(self.scratch / "bundle", bundle)
         manifest = json.loads((bundle / "manifest.json").read_text())
-        manifest["release"] += "-next"
+        manifest["release"] += f"-{name}"
         (bundle / "manifest.json").write_text(json.dumps(manifest))
         return str(bundle)
 
@@ -176,22 +178,28 @@ class Lab:
 
     def play(self, playbook: str, *words: str, **environment: str) -> Run:
         """Run a playbook; a failure is for the test to judge."""
-        process = self.start_play(playbook, *words, environment=environment)
+        process = self.start_play(playbook, *words, **environment)
         text = process.communicate()[0]
         return Run(process.returncode, text)
 
-    def play_killed_at(self, task: int, playbook: str, *words: str, named: str = "") -> str:
-        """Kill a playbook with all its children when its `task`-th task (of that name) begins."""
-        process = self.start_play(playbook, *words)
+    def play_killed_at(
+        self, task: int, playbook: str, *words: str, named: str = "", after: float = 0, **environment: str
+    ) -> str:
+        """Kill a playbook with all its children so long after its `task`-th task (of that name) began.
+
+        Returns what it printed until then: a whole recap if it was over before.
+        """
+        process = self.start_play(playbook, *words, **environment)
         assert process.stdout
+        killing = threading.Timer(after, kill_family, [process.pid])
         text = ""
         for line in process.stdout:
             text += line
             if line.startswith("TASK [") and named in line:
                 task -= 1
                 if task == 0:
-                    os.killpg(process.pid, signal.SIGKILL)
-                    break
+                    killing.start()
+        killing.cancel()
         process.wait()
         process.stdout.close()
         return text
@@ -236,17 +244,29 @@ class Lab:
             env=self.environment | {"REDISCLI_AUTH": password}, capture_output=True, text=True, check=False,
         ).stdout.strip()  # fmt: skip
 
+    def keys(self, what: str, count: int) -> list[Any]:
+        """Write so many keys at the cluster's address, or read them; which were refused, lost or wrong."""
+        words = (VIP, "6380", str(self.secrets / "requirepass"), what, str(count))
+        wrong: list[Any] = json.loads(
+            self.inside(sys.executable, str(Path(__file__).with_name("keys.py")), *words)
+        )
+        return wrong
+
     def inside(self, *words: str, **environment: str) -> str:
         """Run a command on this machine, inside the lab's network."""
         return self.run("nsenter", f"--net=/run/netns/fastcache-{NAME}", *words, environment=environment)
 
-    def mains(self) -> dict[str, int]:
-        """How many slots each node serves, as the health service says."""
+    def replication(self) -> dict[str, Any]:
+        """What the health service says of mains and copies."""
         tls = bool(self.settings.get("fastcache_tls"))
         url = f"{'https' if tls else 'http'}://{PREFIX}.11:8080/replication"
         authority = str(self.secrets / "tls" / "ca.crt") if tls else None
-        told = json.loads(self.inside(sys.executable, "-c", ASK, url, json.dumps(authority)))
-        return {str(node): int(slots) for node, slots in told["mains"].items()}
+        told: dict[str, Any] = json.loads(self.inside(sys.executable, "-c", ASK, url, json.dumps(authority)))
+        return told
+
+    def mains(self) -> dict[str, int]:
+        """How many slots each node serves."""
+        return {str(node): int(slots) for node, slots in self.replication()["mains"].items()}
 
     def shares(self, hosts: int) -> None:
         """Every host serves its part of the slots; who does not is told with what the services say of it."""
@@ -272,6 +292,31 @@ class Lab:
         self, *command: str | Path, cwd: Path = PROJECT, environment: Mapping[str, str] | None = None
     ) -> str:
         return run(command, self.environment | dict(environment or {}), cwd)
+
+
+def until(so: Callable[[], object], what: str, seconds: float = 120) -> None:
+    """Wait until something is so."""
+    deadline = time.monotonic() + seconds
+    while not so():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
+        time.sleep(0.5)
+
+
+def kill_family(first: int) -> None:
+    """Kill a process and all that stem from it: Ansible's workers are in sessions of their own."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(first, signal.SIGSTOP)  # It makes no more of them meanwhile.
+        children: dict[int, list[int]] = {}
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                pid, parent = int(stat.parent.name), int(stat.read_text().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(pid)
+        family = [first]
+        for pid in family:
+            family += children.get(pid, ())
+        for pid in family:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def what_is_missing() -> str | None:

@@ -2,16 +2,12 @@
 
 import csv
 import io
-import json
 import sys
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from tests.fleet.lab import ASK as ASK_BY_HTTP
-from tests.fleet.lab import PREFIX, VIP, Lab, what_is_missing
+from tests.fleet.lab import ASK, PREFIX, Lab, until, what_is_missing
 
 from .runbook import Runbook
 
@@ -32,22 +28,6 @@ groups:
 #: Numbers of the hosts in the group of that name.
 BALANCERS = (1, 2)
 KEYS = 5000
-#: Each connection asks for its own part, as clients do; what is missing or wrong is printed.
-ASK = """
-import json, sys, redis
-host, port, password, what, count = sys.argv[1:]
-client = redis.Redis(host, int(port), password=open(password).read().strip(), socket_timeout=20)
-wrong = []
-for first in range(0, int(count), 100):
-    numbers = range(first, min(first + 100, int(count)))
-    pipe = client.pipeline(transaction=False)
-    for number in numbers:
-        pipe.set(f"kept:{number}", f"value {number}") if what == "write" else pipe.get(f"kept:{number}")
-    for number, said in zip(numbers, pipe.execute()):
-        if said not in (True, f"value {number}".encode()):
-            wrong.append([number, repr(said)])
-print(json.dumps(wrong))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -55,24 +35,10 @@ def fab(lab: Lab) -> Runbook:
     return Runbook(lab, groups=GROUPS)
 
 
-def all_keys(lab: Lab, what: str) -> list[Any]:
-    """Write all keys, or read them: which were refused, are missing, or hold something else."""
-    words = (VIP, "6380", str(lab.secrets / "requirepass"), what, str(KEYS))
-    wrong: list[Any] = json.loads(lab.inside(sys.executable, "-c", ASK, *words))
-    return wrong
-
-
-def until(so: Callable[[], object], what: str, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not so():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
-        time.sleep(0.5)
-
-
 def balancers(lab: Lab) -> list[list[dict[str, str]]]:
     """What HAProxy on each balancer says of its clients and of the proxies."""
     urls = [f"http://{PREFIX}.{10 + number}:8404/;csv" for number in BALANCERS]
-    told = [lab.inside(sys.executable, "-c", ASK_BY_HTTP, url, "null") for url in urls]
+    told = [lab.inside(sys.executable, "-c", ASK, url, "null") for url in urls]
     return [list(csv.DictReader(io.StringIO(text.lstrip("# ")))) for text in told]
 
 
@@ -109,7 +75,7 @@ def judged(seen: dict[str, Any]) -> None:
 
 def test_three_hosts_serve_and_every_key_has_its_copy(fab: Runbook, lab: Lab) -> None:
     assert fab.json("deploy", "--yes")["outcome"] == "done"
-    assert all_keys(lab, "write") == []
+    assert lab.keys("write", KEYS) == []
     assert fab.json("status")["well"]
 
 
@@ -117,7 +83,7 @@ def test_a_host_loses_its_power_and_copies_take_over(fab: Runbook, lab: Lab) -> 
     seen = falls(lab, fab, "h3")
     print(f"a host was lost under load: {seen}")
     judged(seen)
-    assert all_keys(lab, "read") == []
+    assert lab.keys("read", KEYS) == []
 
 
 def test_what_is_lost_is_not_replaced_by_itself(fab: Runbook) -> None:
@@ -133,7 +99,7 @@ def test_another_host_takes_its_place_while_clients_are_served(fab: Runbook, lab
     assert done["outcome"] == "done"
     assert seen["requests"] > 1000
     assert seen["failed"] == 0, f"{seen}\n{lab.journals(until=seen['gap_ended'])}"
-    assert all_keys(lab, "read") == []
+    assert lab.keys("read", KEYS) == []
     lab.shares(HOSTS)
     assert fab.json("lock")["lock"] is None
 
@@ -150,7 +116,7 @@ def test_without_the_lost_host_in_the_inventory_all_is_well_and_nothing_is_left_
     assert fab.json("deploy", "--yes")["outcome"] == "done"
     drift = fab.json("drift")
     assert drift["well"], drift["wrong"]
-    assert all_keys(lab, "read") == []
+    assert lab.keys("read", KEYS) == []
 
 
 def test_a_host_that_comes_back_empty_is_filled_and_gets_its_share_again(fab: Runbook, lab: Lab) -> None:
@@ -164,6 +130,6 @@ def test_a_host_that_comes_back_empty_is_filled_and_gets_its_share_again(fab: Ru
     print(f"it came back empty under load: {seen}\n{[step.get('found') for step in done['steps']]}")
     assert done["outcome"] == "done"
     assert seen["failed"] == 0, f"{seen}\n{lab.journals(until=seen['gap_ended'])}"
-    assert all_keys(lab, "read") == []
+    assert lab.keys("read", KEYS) == []
     lab.shares(HOSTS)
     assert fab.json("status")["well"]
