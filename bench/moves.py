@@ -28,6 +28,7 @@ from bench import failover, processes, resp, servers, tools
 from bench.report import Verdicts, middle, paired, table
 from bench.servers import Kind, Server
 from fastcache.client import health
+from fastcache.embedded import start
 from fastcache.errors import FastCacheError
 from tests.history.linear import FOR_EVER, Operation, Verdict, judge
 
@@ -247,8 +248,9 @@ def prefer_all(cluster: failover.Cluster) -> None:
     """Shield every process of the cluster from the machine's other work."""
     record = json.loads((Path(cluster.directory) / "cluster.json").read_text())
     for one in record["processes"]:
+        less = start.GIVES_WAY if one["spec"]["kind"] == "health" else 0
         with suppress(OSError):
-            processes.prefer(int(one["identity"]["pid"]))
+            processes.prefer(int(one["identity"]["pid"]), processes.PREFERRED + less)
 
 
 def while_it_runs(command: list[str], cluster: failover.Cluster, rate: int) -> list[dict[str, Any]]:

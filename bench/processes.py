@@ -10,6 +10,8 @@ from pathlib import Path
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 SYS_SCHED_SETATTR = 314  # x86-64
+#: Ahead of whatever else the machine does (nice).
+PREFERRED = -15
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ def listeners(port: int) -> list[int]:
     return found
 
 
-def prefer(pid: int, nice: int = -15) -> None:
+def prefer(pid: int, nice: int = PREFERRED) -> None:
     """Shield a process from the machine's other work, as far as this user may.
 
     Each login is scheduled as one group, so a nice value alone does nothing against other

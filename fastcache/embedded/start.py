@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from fastcache import _core, config
@@ -17,6 +18,8 @@ from fastcache.proxy import settings as proxy_settings
 
 # The log of the life before the last start is kept beside the present one.
 LOG_OF_BEFORE = ".before"
+# How much less the health service is preferred than nodes and proxies (nice).
+GIVES_WAY = 5
 HEADER = "# Written by 'fastcache up'; changes made here are lost."
 
 Specs = tuple[ProcessSpec, ...]
@@ -50,7 +53,11 @@ def start_health(spec: ProcessSpec, specs: Specs) -> subprocess.Popen[bytes]:
     write_health(spec, specs)
     program = "from fastcache.cli import main; main()"
     arguments = [sys.executable, "-c", program, "health", "--config", str(spec.configuration)]
-    return detached(arguments, spec.log, spec.directory)
+    process = detached(arguments, spec.log, spec.directory)
+    # On one machine with those who serve: it gives way to them. At once, so what it starts is like it.
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, process.pid, os.getpriority(os.PRIO_PROCESS, 0) + GIVES_WAY)
+    return process
 
 
 def write_health(spec: ProcessSpec, specs: Specs) -> None:

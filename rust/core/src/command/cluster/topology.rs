@@ -11,7 +11,8 @@ use super::super::{Ctx, Engine};
 use super::membership::{self, Obeyed};
 use crate::resp::{Args, Reply};
 use crate::topology::{Document, file};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 /// Tell the topology in force, or take another over.
 pub fn topology(ctx: &mut Ctx<'_>, args: &Args<'_>) -> Done {
@@ -86,6 +87,10 @@ pub fn keep(engine: &mut Engine, asker: Option<(Token, u64)>) -> bool {
     }
     let document = membership.document.clone();
     let work = move || {
+        if asker.is_none() {
+            // Nobody waits: requests go first, here and in the other processes of this machine.
+            let _ = rustix::process::setpriority_process(None, PATIENT);
+        }
         let kept = keep_newer(&path, &document);
         errands(Box::new(move |engine: &mut Engine| {
             if let Some((token, id)) = asker {
@@ -96,14 +101,31 @@ pub fn keep(engine: &mut Engine, asker: Option<(Token, u64)>) -> bool {
     std::thread::Builder::new().name("fastcache-topology".into()).spawn(work).is_ok()
 }
 
-/// Threads may overtake one another: the newest must stay.
-fn keep_newer(path: &std::path::Path, document: &Document) -> std::io::Result<()> {
-    static ONE_AT_A_TIME: std::sync::Mutex<()> = std::sync::Mutex::new(());
-    let _alone = ONE_AT_A_TIME.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if file::load(path).is_ok_and(|kept| kept.cluster.id == document.cluster.id && kept.epoch > document.epoch) {
+/// The priority of a thread for which nobody waits.
+const PATIENT: i32 = 5;
+
+/// What this process has kept last.
+struct Kept {
+    path: PathBuf,
+    cluster: String,
+    epoch: u64,
+}
+
+/// Threads may overtake one another: the newest must stay. The file is read only to learn what another life kept.
+fn keep_newer(path: &Path, document: &Document) -> std::io::Result<()> {
+    static LAST: Mutex<Option<Kept>> = Mutex::new(None);
+    let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+    let cluster = &document.cluster.id;
+    let kept = match last.as_ref().filter(|last| last.path == path && last.cluster == *cluster) {
+        Some(last) => Some(last.epoch),
+        None => file::load(path).ok().filter(|kept| kept.cluster.id == *cluster).map(|kept| kept.epoch),
+    };
+    if kept.is_some_and(|epoch| epoch > document.epoch) {
         return Ok(());
     }
-    file::save(path, document)
+    file::save(path, document)?;
+    *last = Some(Kept { path: path.to_owned(), cluster: cluster.clone(), epoch: document.epoch });
+    Ok(())
 }
 
 fn wait(ctx: &mut Ctx<'_>, args: &Args<'_>) {
