@@ -12,6 +12,7 @@ import pytest
 import redis
 from redis.crc import key_slot
 
+from fastcache.embedded.start import GIVES_WAY
 from tests.cluster.embedded import Embedded, until
 
 KEYS = 40
@@ -63,6 +64,8 @@ def test_a_node_dies_or_hands_over_and_no_key_is_missing(embedded: Embedded, con
                 time.sleep(0.1)
     _, status = embedded.status()
     assert status["replication"]["strict"] is True
+    preferred = os.getpriority(os.PRIO_PROCESS, embedded.pid(0))
+    assert os.getpriority(os.PRIO_PROCESS, status["services"][0]["pid"]) == preferred + GIVES_WAY
     os.kill(embedded.pid(0), signal.SIGKILL)
     until_all_read(client)
     assert embedded.status()[0] == 3, "a node is missing"

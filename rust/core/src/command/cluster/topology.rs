@@ -163,3 +163,37 @@ pub fn routed(ctx: &mut Ctx<'_>, _: &Args<'_>) -> Done {
     ctx.out.ok();
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_topology_never_replaces_the_newest_on_disk() {
+        let folder = std::env::temp_dir().join(format!("fastcache-kept-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let path = folder.join("topology.json");
+        let of = |cluster: &str, epoch: u64| {
+            let text = format!(
+                r#"{{"epoch":{epoch},"cluster":{{"id":"{cluster}","name":"c"}},"nodes":[{{"id":"a","host":"h","port":1}}]}}"#
+            );
+            Document::parse(text.as_bytes()).unwrap()
+        };
+        let on_disk = || file::load(&path).unwrap().epoch;
+        file::save(&path, &of("one", 7)).unwrap(); // By another life.
+        for (epoch, kept) in [(6, 7), (8, 8), (7, 8), (8, 8), (9, 9)] {
+            keep_newer(&path, &of("one", epoch)).unwrap();
+            assert_eq!(on_disk(), kept, "after {epoch}");
+        }
+        // Who has changed over to another cluster obeys that one.
+        keep_newer(&path, &of("two", 3)).unwrap();
+        assert_eq!(on_disk(), 3);
+        // What could not be written was not kept.
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert!(keep_newer(&path, &of("two", 5)).is_err());
+        std::fs::create_dir_all(&folder).unwrap();
+        keep_newer(&path, &of("two", 4)).unwrap();
+        assert_eq!(on_disk(), 4);
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}
