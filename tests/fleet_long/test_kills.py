@@ -56,13 +56,16 @@ def bare_hosts(lab: Lab, chance: random.Random) -> tuple[str, ...]:
 
 
 def other_settings(lab: Lab, chance: random.Random) -> tuple[str, ...]:
-    """All that serves clients, and the health services, has to start again or to read anew."""
-    before = dict(lab.settings)
-    while lab.settings == before:
-        lab.settings["fastcache_node_maxmemory"] = f"{chance.choice((48, 56, 64))}mb"
-        lab.settings["fastcache_proxy_watchdog"] = f"{chance.choice((10, 11, 12))}s"
-        lab.settings["fastcache_health_watchdog"] = f"{chance.choice((20, 21, 22))}s"
-        lab.settings["fastcache_haproxy_interval"] = chance.choice(("1s", "2s", "3s"))
+    """All that serves clients, and the health services, has to start again or to read anew.
+
+    Nodes always have to: they get their share back then, also after a host that came back empty.
+    """
+    before = lab.settings.get("fastcache_node_maxmemory")
+    sizes = [size for size in ("48mb", "56mb", "64mb") if size != before]
+    lab.settings["fastcache_node_maxmemory"] = chance.choice(sizes)
+    lab.settings["fastcache_proxy_watchdog"] = f"{chance.choice((10, 11, 12))}s"
+    lab.settings["fastcache_health_watchdog"] = f"{chance.choice((20, 21, 22))}s"
+    lab.settings["fastcache_haproxy_interval"] = chance.choice(("1s", "2s", "3s"))
     return ()
 
 
