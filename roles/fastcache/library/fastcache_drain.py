@@ -114,7 +114,7 @@ def forced(path: str, backend: str) -> set[str]:
     The statistics do not do: a drained server whose checks failed meanwhile is called DOWN there.
     """
     lines = say(path, f"show servers state {backend}").splitlines()
-    names = next(line for line in lines if line.startswith("# ")).lstrip("# ").split()
+    names = next((line for line in lines if line.startswith("# ")), "").lstrip("# ").split()
     rows = [
         dict(zip(names, line.split(), strict=False)) for line in lines if line.startswith(tuple("0123456789"))
     ]
