@@ -329,7 +329,7 @@ int main(int argc, char **argv) {
     while (under_way || rate > 0) {
         // At a fixed rate until the next batch is due: a generator that spins takes a core from those it measures.
         double patience = rate > 0 && idle_count ? due - now() : 1;
-        struct timespec nap = {patience > 1 ? 1 : patience, patience > 0 && patience < 1 ? patience * 1e9 : 0};
+        struct timespec nap = {patience >= 1, patience > 0 && patience < 1 ? patience * 1e9 : 0};
         int count = epoll_pwait2(poller, events, EVENTS, &nap, NULL);
         t = now();
         if (count == 0 && rate <= 0 && t > end + 5) {
