@@ -57,5 +57,7 @@ fn main() {
     println!("lookup of a key: {:.1} ns", total * 1e9 / (rounds * keys.len()) as f64);
     let bytes = document.canonical();
     println!("document of 50 nodes: {} bytes", bytes.len());
+    println!("canonical bytes {:.2} ms", best(10, || drop(black_box(document.canonical()))) * 1e3);
+    println!("digest {:.2} ms", best(10, || drop(black_box(document.digest()))) * 1e3);
     println!("parse {:.2} ms", best(10, || drop(black_box(Document::parse(&bytes)))) * 1e3);
 }

@@ -65,8 +65,9 @@ impl Node {
             *lock(&self.first) = Some(document);
             return true;
         }
+        let digest = document.digest();
         self.runner.send(Box::new(|engine| {
-            if membership::obey(engine, document) == Ok(Obeyed::Taken) {
+            if membership::obey_digested(engine, document, digest, None) == Ok(Obeyed::Taken) {
                 topology::keep(engine, None);
             }
         }))

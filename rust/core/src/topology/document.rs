@@ -413,18 +413,35 @@ fn others_from(
 /// Main, replicas, learners, keepers.
 type Holders<'a> = (u16, &'a [u16], &'a [u16], &'a [u16]);
 
+/// Whether two are the same. Most have no copies at all, and nothing need not be compared.
+fn same(a: &Holders<'_>, b: &Holders<'_>) -> bool {
+    let alike = |a: &[u16], b: &[u16]| a.len() == b.len() && (a.is_empty() || a == b);
+    a.0 == b.0 && alike(a.1, b.1) && alike(a.2, b.2) && alike(a.3, b.3)
+}
+
 /// `others`: learners and keepers, where there are any.
 pub(super) fn to_groups(placement: &Placement, others: Option<(&Placement, &Placement)>, nodes: &[Node]) -> Vec<Group> {
-    let mut groups: HashMap<Holders<'_>, Vec<u16>, foldhash::fast::RandomState> = HashMap::default();
+    let mut groups: Vec<(Holders<'_>, Vec<u16>)> = Vec::new();
+    let mut known: HashMap<Holders<'_>, usize, foldhash::fast::RandomState> = HashMap::default();
+    // Slots lie scattered over the nodes, but those of one main mostly have the same copies as the one before.
+    let mut latest = vec![usize::MAX; nodes.len() + 1];
     for slot in 0..SLOT_COUNT {
         let (main, replicas) = (placement.main(slot), placement.replicas(slot));
         let (learners, keepers) = others
             .map_or((&NONE[..0], &NONE[..0]), |(learners, keepers)| (learners.replicas(slot), keepers.replicas(slot)));
         if main != NOBODY || !replicas.is_empty() || !learners.is_empty() {
-            groups.entry((main, replicas, learners, keepers)).or_default().push(slot);
+            let holders = (main, replicas, learners, keepers);
+            let latest = &mut latest[usize::from(main).min(nodes.len())];
+            if groups.get(*latest).is_none_or(|(of, _)| !same(of, &holders)) {
+                *latest = *known.entry(holders).or_insert(groups.len());
+                if *latest == groups.len() {
+                    groups.push((holders, Vec::new()));
+                }
+            }
+            groups[*latest].1.push(slot);
         }
     }
-    let mut ordered: Vec<_> = groups.into_iter().collect();
+    let mut ordered = groups;
     ordered.sort_unstable();
     let name = |index: u16| nodes.get(usize::from(index)).map_or(String::new(), |node| node.id.clone());
     ordered

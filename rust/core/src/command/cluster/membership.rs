@@ -39,12 +39,11 @@ pub struct Membership {
 
 impl Membership {
     /// The part that the node called `id` plays in a topology, in the run of its process that is called `run`.
-    pub fn new(document: Document, id: &str, run: &str) -> Membership {
+    pub fn new(document: Document, digest: String, id: &str, run: &str) -> Membership {
         let me = document.index_of(id);
         let meant = me.map_or("", |me| document.nodes()[usize::from(me)].run.as_str());
         // Restarted since: we hold nothing of what the topology believes that we hold.
         let holds = me.filter(|_| meant.is_empty() || meant == run);
-        let digest = document.digest();
         let mut own = SlotSet::default();
         let mut copied = SlotSet::default();
         if let Some(me) = holds {
@@ -119,7 +118,7 @@ pub fn own_id(engine: &Engine) -> String {
 }
 
 /// Whether a topology outranks the one in force; an error when it never may.
-pub fn judge(engine: &Engine, document: &Document) -> Result<Obeyed, Fault> {
+fn judge(engine: &Engine, document: &Document, digest: &str) -> Result<Obeyed, Fault> {
     let Some(now) = &engine.membership else {
         return Ok(Obeyed::Taken);
     };
@@ -134,7 +133,7 @@ pub fn judge(engine: &Engine, document: &Document) -> Result<Obeyed, Fault> {
     if document.epoch > now.document.epoch {
         return Ok(Obeyed::Taken);
     }
-    if document.digest() == now.digest {
+    if digest == now.digest {
         return Ok(Obeyed::Known);
     }
     Err(Fault::new(format!("STALE epoch {} is known with other contents; raise the epoch", document.epoch)))
@@ -147,10 +146,21 @@ pub fn obey(engine: &mut Engine, document: Document) -> Result<Obeyed, Fault> {
 
 /// The same, when a main of before is known to have obeyed it.
 pub fn obey_after(engine: &mut Engine, document: Document, relieved: Option<&str>) -> Result<Obeyed, Fault> {
-    if judge(engine, &document)? == Obeyed::Known {
+    let digest = document.digest();
+    obey_digested(engine, document, digest, relieved)
+}
+
+/// The same, of one whose digest was worked out before: clients wait for us, and it takes longer than all the rest.
+pub fn obey_digested(
+    engine: &mut Engine,
+    document: Document,
+    digest: String,
+    relieved: Option<&str>,
+) -> Result<Obeyed, Fault> {
+    if judge(engine, &document, &digest)? == Obeyed::Known {
         return Ok(Obeyed::Known);
     }
-    let membership = Membership::new(document, &own_id(engine), &engine.run_id);
+    let membership = Membership::new(document, digest, &own_id(engine), &engine.run_id);
     let before = engine.membership.replace(Box::new(membership));
     replication::reconcile(engine, before.as_deref(), relieved);
     send_on(engine);
