@@ -121,7 +121,7 @@ class Settings(msgspec.Struct, frozen=True, rename="kebab", forbid_unknown_field
             description="Part of the time in which steps of moves may be felt while clients ask: "
             "with less, moves begin further apart.",
         ),
-    ] = 0.01
+    ] = 0.005
     settle: Annotated[
         float,
         Meta(ge=0, le=600, description="Seconds of quiet among joining nodes before the first placement."),

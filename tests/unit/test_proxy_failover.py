@@ -76,6 +76,19 @@ def test_a_write_waits_for_the_new_main_and_is_done_there_once(pair: Pair) -> No
     assert pair.proxy.trouble() > 0
 
 
+def test_a_request_that_is_sent_after_a_topology_was_set_goes_by_it(pair: Pair) -> None:
+    for at in (0, 1):
+        with redis.Redis(port=pair.port + at) as node:
+            node.set("k", at)
+    door = pair.client()
+    for epoch in range(2, 1000):
+        assert (
+            door.client_id() > 0
+        )  # It answers by itself, and looks at this client first when it wakes again.
+        pair.topology(epoch, epoch % 2, replica=False)
+        assert door.get("k") == b"%d" % (epoch % 2), epoch
+
+
 def test_a_read_is_answered_by_the_replica_at_once(pair: Pair) -> None:
     with redis.Redis(port=pair.port + 1) as replica:
         replica.set("k", "of the replica")

@@ -123,6 +123,12 @@ impl Poll {
     pub fn ready(&self, index: usize) -> Option<Ready> {
         self.ready.get(index).copied()
     }
+
+    /// Whether the one with this number is among them.
+    #[inline]
+    pub fn is_ready(&self, key: u64) -> bool {
+        self.ready.iter().any(|ready| ready.key == key)
+    }
 }
 
 /// Wakes a [`Poll`] from another thread.

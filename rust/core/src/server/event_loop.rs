@@ -117,6 +117,13 @@ impl EventLoop {
             }
             self.engine.store.set_now(crate::clock::wall_ms());
             self.engine.stats.loops += 1;
+            // First, in whatever order they are told: who sends a request after an errand was given may count on it.
+            if self.poll.is_ready(WAKER) {
+                self.waker.clear();
+                while let Ok(errand) = self.inbox.try_recv() {
+                    errand(&mut self.engine);
+                }
+            }
             for index in 0..count {
                 let Some(ready) = self.poll.ready(index) else { break };
                 if ready.key >= FIRST_CLIENT {
@@ -130,12 +137,7 @@ impl EventLoop {
                     continue;
                 }
                 self.serve_gathered(); // A token names another client once one was closed and one accepted.
-                if ready.key == WAKER {
-                    self.waker.clear();
-                    while let Ok(errand) = self.inbox.try_recv() {
-                        errand(&mut self.engine);
-                    }
-                } else {
+                if ready.key != WAKER {
                     self.accept(ready.key as usize);
                 }
             }

@@ -234,14 +234,16 @@ impl EventLoop {
     fn hear(&mut self, count: usize) {
         // Before, to know what was known when a request was sent; after, to have told it before it is answered.
         self.compare_notes();
+        // First, in whatever order they are told: who sends a request after an errand was given may count on it.
+        if self.poll.is_ready(WAKER) {
+            self.waker.clear();
+            self.do_errands();
+        }
         for index in 0..count {
             let Some(ready) = self.poll.ready(index) else { break };
             if ready.key >= FIRST_CLIENT {
                 self.peer_ready(&ready);
-            } else if ready.key == WAKER {
-                self.waker.clear();
-                self.do_errands();
-            } else {
+            } else if ready.key != WAKER {
                 self.accept(ready.key as usize);
             }
         }
