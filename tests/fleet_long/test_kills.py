@@ -137,6 +137,19 @@ def test_what_a_killed_run_left_is_finished_by_the_next(lab: Lab, number: int) -
         assert seen["failed"] == 0, f"{told}: {seen}\n{lab.journals(until=seen['gap_ended'])}"
 
 
+def test_a_proxy_that_a_killed_run_left_drained_serves_before_the_next_one_stops(lab: Lab) -> None:
+    lab.settings["fastcache_proxy_watchdog"] = "13s"
+    seen: dict[str, Any] = {}
+    with lab.load(seen):
+        killed = lab.play_killed_at(1, "site.yml", named="Let clients come to them again")
+        assert "PLAY RECAP" not in killed, killed[-6000:]
+        run = lab.play("site.yml")
+    assert run.code == 0, f"{killed[-1500:]}\n{run.text[-6000:]}"
+    print(seen)
+    assert seen["failed"] == 0, f"{seen}\n{lab.journals(until=seen['gap_ended'])}"
+    assert lab.play("site.yml").changed() == 0
+
+
 def changes(run: Run) -> str:
     """Which tasks changed something."""
     lines = run.text.splitlines()
