@@ -141,12 +141,13 @@ def test_a_proxy_that_a_killed_run_left_drained_serves_before_the_next_one_stops
     lab.settings["fastcache_proxy_watchdog"] = "13s"
     seen: dict[str, Any] = {}
     with lab.load(seen):
-        killed = lab.play_killed_at(1, "site.yml", named="Let clients come to them again")
+        killed = lab.play_killed_at(1, "site.yml", named="fastcache_proxy : Write and read back")
         assert "PLAY RECAP" not in killed, killed[-6000:]
         run = lab.play("site.yml")
     assert run.code == 0, f"{killed[-1500:]}\n{run.text[-6000:]}"
     print(seen)
     assert seen["failed"] == 0, f"{seen}\n{lab.journals(until=seen['gap_ended'])}"
+    assert seen["gap"] <= 0.2 + 5 * seen["stall"], f"{seen}\n{lab.journals(until=seen['gap_ended'])}"
     assert lab.play("site.yml").changed() == 0
 
 
