@@ -149,12 +149,21 @@ def forget(options: argparse.Namespace) -> None:
         hosts = directory / "hosts"
         last = not hosts.exists() or not any(hosts.iterdir())
     if last:
+        close_masters(directory / "cp")
         # The last one takes along what was for all of them; what somebody else keeps there stays.
         for name in ("id_ed25519", "id_ed25519.pub", "known_hosts", ".lock"):
             (directory / name).unlink(missing_ok=True)
         for place in (hosts, directory / "cp", directory):
             with contextlib.suppress(OSError):
                 place.rmdir()
+
+
+def close_masters(directory: Path) -> None:
+    """End the connections that Ansible's ssh keeps open for its next run; their sockets lie here."""
+    for path in directory.glob("*"):
+        words = ["ssh", "-F", "none", "-O", "exit", "-o", f"ControlPath={path}", "nobody"]
+        subprocess.run(words, capture_output=True, check=False, stdin=subprocess.DEVNULL)
+        path.unlink(missing_ok=True)
 
 
 def wait(options: argparse.Namespace) -> None:
