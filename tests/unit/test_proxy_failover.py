@@ -82,9 +82,8 @@ def test_a_request_that_is_sent_after_a_topology_was_set_goes_by_it(pair: Pair) 
             node.set("k", at)
     door = pair.client()
     for epoch in range(2, 1000):
-        assert (
-            door.client_id() > 0
-        )  # It answers by itself, and looks at this client first when it wakes again.
+        # This it answers by itself, and when it wakes again it looks at this client first.
+        assert door.client_id() > 0
         pair.topology(epoch, epoch % 2, replica=False)
         assert door.get("k") == b"%d" % (epoch % 2), epoch
 
